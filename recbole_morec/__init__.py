@@ -1,0 +1,7 @@
+"""recbole_morec: recommenders that read an item's picture and words, beside RecBole's own models."""
+
+from recbole_morec import compat as _compat
+
+__version__ = "0.1.0"
+
+_compat.apply()

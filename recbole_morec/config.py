@@ -1,0 +1,328 @@
+"""MoRecConfig: RecBole's Config with our property chain, strict keys and all errors at once.
+
+Property chain, later wins: RecBole's defaults (overall, model, dataset), ``properties/overall.yaml``,
+``properties/multimodal.yaml`` and ``properties/model/<Model>.yaml`` (our models; for a stock model
+only the latter), the dataset's own ``<data_path>/<name>/<name>.yaml``,
+``properties/dataset/<name>.yaml``, ``properties/item_encoder/<encoder>.yaml``, the user's files in
+order, the command line. A dataset may thus say what suits it, and only the user overrules it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from recbole.config import Config
+from recbole.evaluator.register import metric_types
+from recbole.utils import ModelType
+
+from recbole_morec import settings
+from recbole_morec.errors import ConfigError, suggest
+from recbole_morec.evaluation import protocol
+from recbole_morec.models.lookup import find_model, is_ours
+
+PACKAGE = Path(__file__).resolve().parent
+# In a wheel the folder lies inside the package, in a clone beside it.
+PROPERTIES = next(p for p in (PACKAGE / "properties", PACKAGE.parent / "properties") if p.is_dir())
+
+# Settings that change where or how a run happens but none of its numbers.
+_NOT_IN_HASH = {
+    "checkpoint_dir", "config_files", "data_path", "device", "eval_batch_size", "eval_step_log",
+    "gpu_id", "image_cache_gb", "local_rank", "log_interval", "log_tensorboard", "log_wandb",
+    "resume", "show_progress", "single_spec", "state", "use_gpu", "wandb_project", "worker",
+}  # fmt: skip
+
+# RecBole settings whose work this package does in its own way; set by a user they get a warning.
+# Settings that describe a dataset; a run evaluated on another dataset takes that one's.
+DATASET_KEYS = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "image_field", "text_fields")
+
+_REPLACED = {
+    "gpu_id": "choose devices with CUDA_VISIBLE_DEVICES and `accelerate launch`",
+    "load_col": "all columns that a model needs are read",
+    "save_dataset": "datasets are read from their folder each time",
+    "save_dataloaders": "batches are built on the fly",
+    "enable_amp": "use mixed_precision=bf16 or fp16",
+    "enable_scaler": "mixed_precision=fp16 scales by itself",
+    "benchmark_filename": "splits are made by the protocol",
+    "split_to": "splits are made by the protocol",
+}
+
+
+class MoRecConfig(Config):
+    """Resolved settings of a run; ``config[key]`` as in RecBole.
+
+    Args:
+        model: name of a model of ours or of RecBole (``recbole:NAME`` forces RecBole's).
+        dataset: name of a folder under ``data_path``.
+        config_files: YAML files, later wins.
+        overrides: settings from the command line or code; win over everything.
+
+    Attributes:
+        warnings: sentences for the log, one per setting that is understood but not used.
+
+    Raises:
+        ConfigError: all problems of all settings in one error.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        dataset: str | None = None,
+        config_files: Sequence[str | Path] = (),
+        overrides: Mapping[str, Any] | None = None,
+    ):
+        self._problems: list[str] = []
+        self.warnings: list[str] = []
+        overrides = dict(overrides or {})
+        files = _read_files(config_files, self._problems)
+        model = model or overrides.pop("model", None) or files.get("model")
+        dataset = dataset or overrides.pop("dataset", None) or files.get("dataset")
+        if not model:
+            self._problems.append("No model is named: add --model=PixelNet (or another; see --help).")
+        if not dataset:
+            self._problems.append("No dataset is named: add --dataset=pixelrec (or another folder).")
+        if self._problems:
+            raise ConfigError(self._problems)
+        self._user = {**files, **overrides, "model": model, "dataset": dataset}
+        try:
+            super().__init__(model=model, dataset=dataset)
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise ConfigError(f"RecBole refuses these settings: {error}") from error
+
+    # --- hooks of RecBole's Config -------------------------------------------------------------
+
+    def _load_config_files(self, file_list: Any) -> dict[str, Any]:
+        return self._user
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}  # RecBole would evaluate sys.argv as Python; cli.py reads it instead
+
+    def _get_model_and_dataset(self, model: str, dataset: str) -> tuple[str, type, str]:
+        model_class = find_model(model)
+        return model_class.__name__, model_class, dataset
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(
+            model if not is_ours(model_class) else "", model_class, dataset
+        )
+        known = set(self.internal_config_dict)
+        chain = [PROPERTIES / "overall.yaml"]
+        if is_ours(model_class):
+            chain.append(PROPERTIES / "multimodal.yaml")
+        chain.append(PROPERTIES / "model" / f"{model}.yaml")
+        for path in chain:
+            known |= self._add(path)
+        data_root = self._user.get("data_path") or self.internal_config_dict["data_path"]
+        own = Path(data_root) / dataset / f"{dataset}.yaml"
+        from_dataset = [own, PROPERTIES / "dataset" / f"{dataset}.yaml"]
+        for path in from_dataset:
+            self._check_keys(_read_yaml(path), known, str(path))
+            self._add(path)
+        if is_ours(model_class):
+            self._resolve_item_encoder()
+        self._check_keys(self._user, known, "")
+        self.internal_config_dict["MODEL_TYPE"] = model_class.type
+
+    def _set_default_parameters(self) -> None:
+        values = self.final_config_dict
+        self.multimodal = is_ours(self.model_class)
+        values.update(protocol.resolve(values))
+        values["metrics"] = _as_list(values["metrics"])
+        values["topk"] = _as_list(values["topk"])
+        mode = (self._user.get("eval_args") or {}).get("mode")
+        if isinstance(mode, str) and "eval_mode" not in self._user:
+            values["eval_mode"] = mode  # RecBole's spelling
+        converted, problems = settings.check(values, multimodal=self.multimodal)
+        values.update(converted)
+        self._problems += problems + self._inconsistencies(values)
+        if self._problems:
+            raise ConfigError(self._problems)
+        self._prepare_for_recbole(values)
+        self.data_root = values["data_path"]
+        super()._set_default_parameters()
+        # RecBole reads ml-100k from its own wheel; a folder of the user's comes first.
+        if self.dataset != "ml-100k" or (Path(self.data_root) / self.dataset).is_dir():
+            values["data_path"] = os.path.join(self.data_root, self.dataset)
+
+    def _init_device(self) -> None:
+        # RecBole would set CUDA_VISIBLE_DEVICES and start NCCL; Accelerate chooses the device.
+        self.final_config_dict.update(device=torch.device("cpu"), single_spec=True, local_rank=0)
+
+    # --- our parts -----------------------------------------------------------------------------
+
+    def _add(self, path: Path) -> set[str]:
+        values = _read_yaml(path)
+        self.internal_config_dict.update(values)
+        return set(values)
+
+    def _resolve_item_encoder(self) -> None:
+        """Replace ``image``, ``text`` and ``image+text`` by names and add the encoder's own yaml."""
+        values = {**self.internal_config_dict, **self._user}
+        chosen = values["item_encoder"]
+        parts = chosen.split("+") if isinstance(chosen, str) else list(chosen)
+        stands_for = {"image": values["image_encoder"], "text": values["text_encoder"]}
+        names = [stands_for.get(part, part) for part in parts]
+        for name in names:
+            self._add(PROPERTIES / "item_encoder" / f"{str(name).replace('/', '_')}.yaml")
+        resolved = names[0] if len(names) == 1 else names
+        self.internal_config_dict["item_encoder"] = resolved
+        if "item_encoder" in self._user:
+            self._user["item_encoder"] = resolved
+        self.external_config_dict = self._user
+
+    def _check_keys(self, values: Mapping[str, Any], known: set[str], source: str) -> None:
+        known = known | set(settings.RunSettings.model_fields)
+        known |= {"model", "dataset", "config_files", "eval_args"}
+        known |= {key for group in self.parameters.values() for key in group}
+        others = _keys_of_other_models()
+        where = f" in {source}" if source else ""
+        for key in values:
+            if key in _REPLACED:
+                self.warnings.append(f"{key}{where} has no effect here: {_REPLACED[key]}.")
+            elif key not in known and key in others:
+                if not source:  # a dataset's yaml serves all models; a user's setting is meant
+                    models = ", ".join(sorted(others[key])[:3])
+                    self.warnings.append(
+                        f"{key} has no effect on {self._user['model']}; {models} reads it."
+                    )
+            elif key not in known:
+                self._problems.append(f"{key}{where}: no such setting.{suggest(key, known)}")
+
+    def _inconsistencies(self, values: Mapping[str, Any]) -> list[str]:
+        """Problems that lie in the combination of settings."""
+        problems = []
+        for metric in values["metrics"]:
+            if str(metric).lower() not in metric_types:
+                problems.append(
+                    f"metrics: there is no metric {metric!r}.{suggest(str(metric), metric_types)}"
+                )
+        name, _, k = str(values["valid_metric"]).partition("@")
+        reported = {str(m).lower() for m in values["metrics"]}
+        if name.lower() not in reported or (k and k not in map(str, values["topk"])):
+            problems.append(
+                f"valid_metric={values['valid_metric']} is not among metrics={values['metrics']} "
+                f"at topk={values['topk']}; add it or choose one of them."
+            )
+        if values["eval_mode"] != "full" and values["protocol"] != "recbole":
+            problems.append(
+                f"eval_mode={values['eval_mode']}: sampled candidates belong to protocol=recbole; "
+                f"protocol={values['protocol']} ranks all items."
+            )
+        if self.multimodal:
+            from recbole_morec.objectives import OBJECTIVES
+            from recbole_morec.user_encoders import USER_ENCODERS
+
+            named = (USER_ENCODERS, values["user_encoder"]), (OBJECTIVES, values["objective"])
+            problems += [p for registry, name in named if (p := registry.problem(name))]
+        return problems
+
+    def _prepare_for_recbole(self, values: dict[str, Any]) -> None:
+        """Give RecBole's own checks what they ask for."""
+        args = values.get("eval_args") or {}
+        unsupported = {"split": {"LS": "valid_and_test"}, "order": "TO"}
+        for key, only in unsupported.items():
+            asked = (self._user.get("eval_args") or {}).get(key, only)
+            if asked != only:
+                raise ConfigError(
+                    f"eval_args.{key}={asked}: only {only} is supported; protocols split each "
+                    "history by leaving its newest items out."
+                )
+        values["eval_args"] = {**args, **unsupported, "group_by": "user", "mode": "full"}
+        if values["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+            values["repeatable"] = True
+            if values.get("loss_type") == "CE":
+                values["train_neg_sample_args"] = None
+
+    # --- views ---------------------------------------------------------------------------------
+
+    def plain(self) -> dict[str, Any]:
+        """All settings as JSON-able values, sorted by key; as ``config_files`` they give the same
+        run again."""
+        skip = {"device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "eval_args", "single_spec"}
+        skip |= {"config_files", "local_rank", "valid_neg_sample_args", "test_neg_sample_args"}
+        values = {**self.final_config_dict, "data_path": self.data_root}
+        if (values["train_neg_sample_args"] or {}).get("distribution") == "none":
+            values["train_neg_sample_args"] = None  # how RecBole spells it once resolved
+        return {
+            key: json.loads(json.dumps(value, default=str))
+            for key, value in sorted(values.items())
+            if key not in skip and key not in _REPLACED
+        }
+
+    def digest(self) -> str:
+        """Hash of every setting that can change a number; names the run folder."""
+        values = {k: v for k, v in self.plain().items() if k not in _NOT_IN_HASH}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value as YAML reads it; ``1e-4`` is a number, ``None`` and ``~`` are null."""
+    if text == "None":
+        return None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return _number(value)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, found a {type(values).__name__}.")
+    return {key: _number(value) for key, value in values.items()}
+
+
+def _read_files(paths: Sequence[str | Path], problems: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for path in map(Path, paths):
+        if not path.is_file():
+            problems.append(f"config_files: {path} does not exist.")
+            continue
+        try:
+            values |= _read_yaml(path)
+        except ConfigError as error:
+            problems += error.problems
+    return values
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads ``1e-4`` as text; RecBole and every reader mean a number."""
+    if isinstance(value, str) and any(character.isdigit() for character in value):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _keys_of_other_models() -> dict[str, set[str]]:
+    """Setting -> models whose yaml in RecBole or here names it."""
+    import recbole
+
+    found: dict[str, set[str]] = {}
+    folders = [Path(recbole.__file__).parent / "properties" / "model", PROPERTIES / "model"]
+    for folder in folders:
+        for path in folder.glob("*.yaml"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                key, colon, _ = line.partition(":")
+                if colon and key.strip() == key and key.isidentifier():
+                    found.setdefault(key, set()).add(path.stem)
+    for key in settings.MultimodalSettings.model_fields:
+        found.setdefault(key, set()).add("PixelNet")
+    return found

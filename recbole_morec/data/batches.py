@@ -1,0 +1,102 @@
+"""Training batches of our models: ids, and the content of every distinct item once.
+
+A batch is a dict:
+
+=================== ============= ==================================================================
+key                 shape         meaning
+=================== ============= ==================================================================
+user                ``[B]``       internal user ids
+item_seq            ``[B, L+1]``  window of item ids, padded on the left with 0
+mask                ``[B, L+1]``  True at real items
+content             dict          content of the n distinct items (``items [n]``, ``image``, ...)
+item_index          ``[B, L+1]``  row of ``[zero; item vectors]`` that each slot reads; 0 = padding
+slot_count          ``[n]``       how often an item stands in ``item_seq``
+log_popularity      ``[n]``       log share of the training interactions
+negative_index      ``[B, L, K]`` like item_index, for the negatives (objectives that need them)
+global_rows         int           rows of the whole batch, over all processes and micro-batches
+global_terms        int           positions with a target in the whole batch
+epoch, step         int           set by the loader
+=================== ============= ==================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_morec.data.content import ContentReader
+from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.data.histories import gather_left_padded
+from recbole_morec.data.negatives import draw_negatives
+from recbole_morec.data.windows import Windows
+
+
+class MultimodalBatches:
+    """Builds the batches of a sequential model of ours.
+
+    Args:
+        dataset: the dataset.
+        content: reader of the item content that the item encoder needs.
+        rows: training rows.
+        max_length: L.
+        negatives: uniform negatives per position; 0 = none.
+        seed: of the negatives.
+    """
+
+    def __init__(
+        self,
+        dataset: MultimodalDataset,
+        content: ContentReader,
+        rows: Windows,
+        max_length: int,
+        negatives: int,
+        seed: int,
+    ):
+        self.rows = rows
+        self._items = dataset.histories.items
+        self._content = content
+        self._max_length = max_length
+        self._negatives = negatives
+        self._seed = seed
+        self._candidates = np.flatnonzero(dataset.candidates)
+        with np.errstate(divide="ignore"):
+            self._log_popularity = np.log(dataset.popularity).astype(np.float32)
+
+    def terms(self, rows: np.ndarray) -> int:
+        """Number of positions with a target in the given rows."""
+        _, start, stop = self.rows.ranges(rows)
+        return int((stop - start - 1).sum())
+
+    def build(self, rows: np.ndarray, epoch: int) -> dict[str, Any]:
+        """Build the batch of the given rows (row numbers ``[B]``, possibly none)."""
+        user, start, stop = self.rows.ranges(rows)
+        item_seq = gather_left_padded(self._items, start, stop, self._max_length + 1)
+        drawn = None
+        if self._negatives:
+            shape = (self._max_length, self._negatives)
+            drawn = draw_negatives(
+                self._candidates, item_seq, rows, shape, seed=self._seed, epoch=epoch
+            )
+            drawn[item_seq[:, :-1] == 0] = 0  # slots without a term read no negative
+        distinct = np.unique(item_seq if drawn is None else np.append(item_seq, drawn))
+        distinct = distinct[distinct > 0]
+        if len(distinct) == 0:
+            distinct = self._candidates[:1]  # a process without rows still runs the encoder
+        reserved = np.concatenate([[0], distinct])
+        item_index = np.searchsorted(reserved, item_seq)
+        batch = {
+            "user": torch.from_numpy(user),
+            "item_seq": torch.from_numpy(item_seq),
+            "mask": torch.from_numpy(item_seq > 0),
+            "content": self._content.fetch(distinct),
+            "item_index": torch.from_numpy(item_index),
+            "slot_count": torch.from_numpy(
+                np.bincount(item_index.ravel(), minlength=len(reserved))[1:].astype(np.float32)
+            ),
+            "log_popularity": torch.from_numpy(self._log_popularity[distinct]),
+        }
+        if drawn is not None:
+            batch["negative_index"] = torch.from_numpy(np.searchsorted(reserved, drawn))
+        return batch

@@ -1,0 +1,272 @@
+"""Item content for batches: what an item encoder needs, read from a dataset."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_morec.data.atomic import ContentTable
+from recbole_morec.data.content.images import BadImage, ImageFolderReader
+from recbole_morec.data.content.texts import TextReader, join_fields
+from recbole_morec.errors import ConfigError, DataError, suggest
+
+__all__ = ["BadImage", "ContentReader", "ImageFolderReader", "TextReader", "open_content"]
+
+_SHOWN = 5
+_log = logging.getLogger(__name__)
+
+
+class ContentReader:
+    """Joins the readers of the parts of an item's content.
+
+    Args:
+        readers: at most one :class:`ImageFolderReader` and one :class:`TextReader`; none where item
+            ids are enough.
+    """
+
+    def __init__(self, readers: Sequence[ImageFolderReader | TextReader] = ()):
+        self.readers = list(readers)
+        keys = [key for reader in self.readers for key in reader.keys]
+        if len(keys) != len(set(keys)):
+            raise ConfigError("Item content has one reader of images and one of texts at most.")
+
+    def fetch(self, items: np.ndarray) -> dict[str, Tensor]:
+        """Return the content of items.
+
+        Args:
+            items: internal ids ``[n]``.
+
+        Returns:
+            ``items`` int64 ``[n]`` and, by reader, ``image`` uint8 ``[n, 3, H, W]``, ``text_ids``
+            int64 ``[n, T]`` and ``text_mask`` bool ``[n, T]``.
+        """
+        items = np.asarray(items, dtype=np.int64)
+        content = {"items": torch.from_numpy(items.copy())}
+        for reader in self.readers:
+            arrays = reader.fetch(items)
+            arrays = arrays if isinstance(arrays, tuple) else (arrays,)
+            for key, array in zip(reader.keys, arrays, strict=True):
+                content[key] = torch.from_numpy(array)
+        return content
+
+
+def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) -> ContentReader:
+    """Open the content that an item encoder needs; images are checked and, if they fit, decoded.
+
+    Args:
+        dataset: offers ``item_tokens``, ``folder``, ``content`` and ``content_rows``.
+        needs: ``ImageNeed`` and ``TextNeed`` objects; equal ones are read once.
+        config: the keys ``image_field``, ``bad_images``, ``image_cache_gb``, ``missing_content``
+            and ``show_progress``.
+
+    Raises:
+        ConfigError: a field that does not exist or has another type; needs that contradict.
+        DataError: no content file; items without content (``missing_content: error``); images that
+            are missing or cannot be decoded (``bad_images: error``).
+    """
+    needs = list(needs)
+    if not needs:
+        return ContentReader()
+    table: ContentTable | None = dataset.content
+    if table is None:
+        raise DataError(
+            f"{dataset.folder} has no .content file, but the item encoder reads item content. "
+            "Convert the dataset with its items and images (recbole-morec convert --help), or set "
+            "item_encoder: id."
+        )
+    image_need, text_need = _join_needs(needs)
+    problems: list[str] = []
+    image_field = _image_field(table, config["image_field"], problems) if image_need else None
+    text_fields = _text_fields(table, text_need.fields, problems) if text_need else []
+    if problems:
+        raise ConfigError(problems)
+    _check_missing(dataset, table, image_field, config["missing_content"])
+
+    readers: list[ImageFolderReader | TextReader] = []
+    progress = bool(config["show_progress"])
+    if image_need is not None:
+        paths = _by_item(dataset.content_rows, table.columns[image_field])
+        readers.append(_open_images(dataset, paths, image_need, config, progress))
+    if text_need is not None:
+        columns = [_by_item(dataset.content_rows, table.columns[name]) for name in text_fields]
+        readers.append(_open_texts(join_fields(columns), text_fields, text_need, progress))
+    return ContentReader(readers)
+
+
+def _open_images(
+    dataset: Any, paths: list[str | None], need: Any, config: Mapping[str, Any], progress: bool
+) -> ImageFolderReader:
+    reader = ImageFolderReader(
+        dataset.folder,
+        paths,
+        need.size,
+        need.resize,
+        config["bad_images"],
+        int(config["image_cache_gb"] * 2**30),
+        dataset.item_tokens,
+    )
+    reader.check()
+    if reader.preload(progress):
+        _log.info("Images: %d decoded into %s.", len(paths) - 1, _size(reader.full_bytes))
+    else:
+        _log.info(
+            "Images: decoded when they are needed; all %d take %s, more than image_cache_gb=%s.",
+            len(paths) - 1,
+            _size(reader.full_bytes),
+            config["image_cache_gb"],
+        )
+    return reader
+
+
+def _open_texts(
+    texts: list[str | None], fields: Sequence[str], need: Any, progress: bool
+) -> TextReader:
+    reader = TextReader(need.tokenizer, texts, need.max_length, progress)
+    _log.info(
+        "Texts (%s): %d items, %d cut at %d tokens, %d empty.",
+        ", ".join(fields),
+        len(texts) - 1,
+        reader.truncated,
+        need.max_length,
+        reader.empty,
+    )
+    return reader
+
+
+# --- needs and fields ---------------------------------------------------------------------------
+
+
+def _join_needs(needs: Sequence[Any]) -> tuple[Any | None, Any | None]:
+    """Return the one need of images and the one of texts; a fusion's equal needs are one."""
+    from recbole_morec.item_encoders.base import ImageNeed, TextNeed  # imports models, so late
+
+    images = [need for need in needs if isinstance(need, ImageNeed)]
+    texts = [need for need in needs if isinstance(need, TextNeed)]
+    problems = []
+    for other in images[1:]:
+        if other != images[0]:
+            problems.append(
+                f"Two item encoders ask for different images: {images[0].size} pixels "
+                f"({images[0].resize}) and {other.size} pixels ({other.resize}). Give both one "
+                "image_size and one resize."
+            )
+    for other in texts[1:]:
+        if not _same_text(texts[0], other):
+            problems.append(
+                "Two item encoders ask for different tokens. Give both one tokenizer, text_fields "
+                "and max_text_length."
+            )
+    if problems:
+        raise ConfigError(problems)
+    return (images[0] if images else None), (texts[0] if texts else None)
+
+
+def _same_text(one: Any, other: Any) -> bool:
+    if (tuple(one.fields or ()), one.max_length) != (tuple(other.fields or ()), other.max_length):
+        return False
+    if one.tokenizer is other.tokenizer:
+        return True
+    return one.tokenizer.backend_tokenizer.to_str() == other.tokenizer.backend_tokenizer.to_str()
+
+
+def _image_field(table: ContentTable, name: str | None, problems: list[str]) -> str | None:
+    if name is None:
+        if table.image_fields:
+            return table.image_fields[0]
+        problems.append(
+            f"The item encoder reads images, but the content file has no image field; it has "
+            f"{_listed(table.fields)}. Convert the dataset with its images, or use a text encoder."
+        )
+        return None
+    return name if _has_field(table, "image_field", name, ("image",), problems) else None
+
+
+def _text_fields(
+    table: ContentTable, names: Sequence[str] | None, problems: list[str]
+) -> Sequence[str]:
+    if names:
+        return [
+            n for n in names if _has_field(table, "text_fields", n, ("text", "token"), problems)
+        ]
+    if not table.text_fields:
+        problems.append(
+            f"The item encoder reads text, but the content file has no text field; it has "
+            f"{_listed(table.fields)}. Convert the dataset with its texts, or use an image encoder."
+        )
+    return table.text_fields
+
+
+def _has_field(
+    table: ContentTable, key: str, name: str, kinds: Sequence[str], problems: list[str]
+) -> bool:
+    usable = [field for field, kind in table.fields.items() if kind in kinds]
+    if name not in table.fields:
+        problems.append(
+            f'{key}: the content file has no field "{name}".{suggest(name, usable)} '
+            f"It has {_listed(table.fields)}."
+        )
+        return False
+    if table.fields[name] not in kinds:
+        problems.append(
+            f'{key}: the field "{name}" has the type {table.fields[name]}; needed is '
+            f"{' or '.join(kinds)}. The content file has {_listed(table.fields)}."
+        )
+        return False
+    return True
+
+
+def _listed(fields: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}:{kind}" for name, kind in fields.items()) or "no fields"
+
+
+# --- items --------------------------------------------------------------------------------------
+
+
+def _by_item(rows: np.ndarray, column: Sequence[str | None]) -> list[str | None]:
+    """Values by internal item id; id 0 and items without a row have none."""
+    return [column[row] if item and row >= 0 else None for item, row in enumerate(rows.tolist())]
+
+
+def _check_missing(dataset: Any, table: ContentTable, image_field: str | None, policy: str) -> None:
+    if policy not in ("error", "blank"):
+        raise ConfigError(f'missing_content: "{policy}" is unknown. Use error or blank.')
+    rows = dataset.content_rows
+    tokens = dataset.item_tokens
+    found: list[tuple[str, list[str]]] = []
+    without_row = [str(tokens[item]) for item in np.flatnonzero(rows < 0) if item > 0]
+    if without_row:
+        found.append(("no row in the content file", without_row))
+    if image_field is not None:
+        cover = table.columns[image_field]
+        bare = [
+            str(tokens[item])
+            for item, row in enumerate(rows.tolist())
+            if item and row >= 0 and cover[row] is None
+        ]
+        if bare:
+            found.append((f'an empty image field "{image_field}"', bare))
+    if not found:
+        return
+    total = len(tokens) - 1
+    listed = "; ".join(
+        f"{len(items)} of {total} items have {what} ({_first(items)})" for what, items in found
+    )
+    if policy == "error":
+        raise DataError(
+            f"{dataset.folder}: {listed}. Add their content, leave these items out when "
+            "converting, or set missing_content: blank to use a grey image and an empty text."
+        )
+    _log.warning("%s: they get a grey image and an empty text (missing_content: blank).", listed)
+
+
+def _first(items: Sequence[str]) -> str:
+    return ", ".join(items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

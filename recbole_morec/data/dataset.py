@@ -1,0 +1,197 @@
+"""MultimodalDataset: atomic files -> ids, histories, split, candidates and popularity."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recbole_morec.data.atomic import ContentTable, read_content, read_inter
+from recbole_morec.data.histories import Histories
+from recbole_morec.data.recbole_interface import RecBoleInterface
+from recbole_morec.data.splits import Splits
+from recbole_morec.errors import DataError, suggest
+from recbole_morec.evaluation.protocol import Protocol, build_protocol
+
+PAD = "[PAD]"
+
+
+class MultimodalDataset(RecBoleInterface):
+    """A dataset folder seen under a protocol.
+
+    Internal ids count from 1 in the order of first appearance in ``<name>.inter``; items that only
+    ``<name>.content`` lists follow. Id 0 is padding.
+
+    Args:
+        config: resolved settings (:class:`recbole_morec.config.MoRecConfig`).
+
+    Attributes:
+        folder: the dataset's folder.
+        user_tokens, item_tokens: original ids by internal id, ``[PAD]`` first.
+        histories: items of every user in time order.
+        protocol, splits: the view on them.
+        candidates: ``[N]`` bool, items that a target is ranked against.
+        train_counts: ``[N]`` training interactions per item.
+
+    Raises:
+        DataError: the folder or a file is missing or malformed, or no user can be evaluated.
+    """
+
+    def __init__(self, config: Any):
+        self.config = config
+        self.dataset_name = config["dataset"]
+        self.folder = _find_folder(Path(config["data_path"]), self.dataset_name)
+        self.protocol: Protocol = build_protocol(config)
+        self.uid_field = config["USER_ID_FIELD"]
+        self.iid_field = config["ITEM_ID_FIELD"]
+        self.time_field = config["TIME_FIELD"]
+        self._read_interactions()
+        self.splits = Splits.build(self.histories, self.protocol)
+        if len(self.splits.users["test"]) == 0:
+            raise DataError(
+                f"{self.inter_path} has no user that can be tested: protocol={self.protocol.name} "
+                f"needs users with at least {max(3, self.protocol.min_user_inter)} interactions, "
+                f"the longest history has {int(self.histories.lengths.max(initial=0))}."
+            )
+        self._count()
+
+    @property
+    def inter_path(self) -> Path:
+        """The interactions file."""
+        return self.folder / f"{self.dataset_name}.inter"
+
+    @property
+    def content_path(self) -> Path:
+        """The content file (may be absent where no model reads content)."""
+        return self.folder / f"{self.dataset_name}.content"
+
+    @functools.cached_property
+    def content(self) -> ContentTable | None:
+        """Text and image fields of the items, or ``None`` if there is no content file."""
+        return read_content(self.content_path) if self.content_path.exists() else None
+
+    @functools.cached_property
+    def content_rows(self) -> np.ndarray:
+        """Row in :attr:`content` by internal item id ``[N]``, -1 where an item has none."""
+        rows = np.full(self.item_num, -1, dtype=np.int64)
+        if self.content is not None:
+            where = {token: row for row, token in enumerate(self.content.tokens)}
+            for item, token in enumerate(self.item_tokens[1:], start=1):
+                rows[item] = where.get(token, -1)
+        return rows
+
+    @functools.cached_property
+    def popularity(self) -> np.ndarray:
+        """Share of the training interactions by item ``[N]`` float64; 0 for cold items."""
+        return self.train_counts / max(int(self.train_counts.sum()), 1)
+
+    @functools.cached_property
+    def cold(self) -> np.ndarray:
+        """``[N]`` bool: items without a training interaction."""
+        return self.train_counts == 0
+
+    def popularity_bucket(self, buckets: int) -> np.ndarray:
+        """Bucket by item ``[N]``, 0 = most popular; each holds an equal share of the training
+        interactions (so the last holds most items)."""
+        order = np.argsort(-self.train_counts, kind="stable")
+        share = np.cumsum(self.popularity[order]) - self.popularity[order]
+        bucket = np.empty(self.item_num, dtype=np.int64)
+        bucket[order] = np.minimum(share * buckets, max(buckets - 1, 0)).astype(np.int64)
+        return bucket
+
+    def fingerprint(self) -> str:
+        """A hash of the protocol, the candidates and the targets: equal = comparable numbers."""
+        digest = hashlib.sha256(self.protocol.fingerprint().encode())
+        digest.update("\n".join(self.item_tokens[self.candidates]).encode())
+        for phase in ("valid", "test"):
+            digest.update("\n".join(self.user_tokens[self.splits.users[phase]]).encode())
+            targets = self.histories.items[self.splits.targets[phase]]
+            digest.update("\n".join(self.item_tokens[targets]).encode())
+        return digest.hexdigest()[:12]
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for the log, in reading order."""
+        return {
+            "users": self.user_num - 1,
+            "items": self.item_num - 1,
+            "interactions": len(self.histories.items),
+            "training interactions": int(self.train_counts.sum()),
+            "candidates": int(self.candidates.sum()),
+            "test users": len(self.splits.users["test"]),
+            "cold test targets": int(
+                self.cold[self.histories.items[self.splits.targets["test"]]].sum()
+            ),
+            "users left out (too short)": self.splits.left_out,
+            "users that only train": self.splits.train_only,
+            "repeated user-item pairs": self.repeats,
+        }
+
+    def _read_interactions(self) -> None:
+        frame = read_inter(self.inter_path, self.uid_field, self.iid_field, self.time_field)
+        users = frame["user"].unique(maintain_order=True)
+        items = frame["item"].unique(maintain_order=True)
+        if self.protocol.catalogue == "content" and self.content is not None:
+            extra = pl.Series("item", self.content.tokens, dtype=pl.String)
+            items = pl.concat([items, extra]).unique(maintain_order=True)
+        self.user_tokens = np.array([PAD, *users], dtype=object)
+        self.item_tokens = np.array([PAD, *items], dtype=object)
+        user_ids = _internal_ids(frame["user"], users)
+        item_ids = _internal_ids(frame["item"], items)
+        times = frame["timestamp"].to_numpy() if "timestamp" in frame.columns else None
+        self.histories = Histories.build(user_ids, item_ids, times, len(self.user_tokens))
+        self.repeats = frame.height - frame.select("user", "item").unique().height
+
+    def _count(self) -> None:
+        items, total = self.histories.items, len(self.histories.items)
+        trained = items[self.splits.training_mask(total)]
+        self.train_counts = np.bincount(trained, minlength=self.item_num)
+        self.candidates = np.zeros(self.item_num, dtype=bool)
+        if self.protocol.catalogue == "content":
+            self.candidates[1:] = True
+        stop = np.where(
+            self.histories.lengths >= max(self.protocol.min_user_inter, 1),
+            self.histories.offsets[1:],
+            self.splits.start,
+        )
+        for user_start, user_stop in _merged(self.splits.start, stop):
+            self.candidates[items[user_start:user_stop]] = True
+
+
+def _merged(starts: np.ndarray, stops: np.ndarray) -> list[tuple[int, int]]:
+    """Join neighbouring ranges, so that an untruncated dataset is one range."""
+    kept = stops > starts
+    starts, stops = starts[kept], stops[kept]
+    breaks = np.flatnonzero(starts[1:] != stops[:-1])
+    firsts = np.concatenate([[0], breaks + 1])
+    lasts = np.concatenate([breaks, [len(stops) - 1]])
+    return list(zip(starts[firsts].tolist(), stops[lasts].tolist(), strict=True))
+
+
+def _internal_ids(values: pl.Series, tokens: pl.Series) -> np.ndarray:
+    return values.cast(pl.Enum(tokens)).to_physical().to_numpy().astype(np.int64) + 1
+
+
+def _find_folder(folder: Path, name: str) -> Path:
+    if (folder / f"{name}.inter").exists():
+        return folder
+    root = folder.parent
+    known = sorted(p.name for p in root.glob("*/") if (p / f"{p.name}.inter").exists())
+    if folder.is_dir():
+        raise DataError(
+            f"Dataset folder {folder} holds no {name}.inter. Write one with "
+            f"`recbole-morec convert folder --input <folder> --output {folder}`."
+        )
+    there = f"{root} holds: {', '.join(known)}." if known else f"{root} holds no dataset."
+    raise DataError(
+        f"There is no dataset {name!r}: {folder} does not exist.{suggest(name, known)} {there} "
+        f"Make one with `recbole-morec convert folder --input <folder> --output {folder}`, "
+        f"make the bundled sample with `recbole-morec sample --output {root / 'pixelrec'}`, or "
+        "point --data_path at the folder that holds your datasets."
+    )
+
+
+

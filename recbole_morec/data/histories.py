@@ -1,0 +1,72 @@
+"""Histories of all users in one CSR structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Items of every user in time order.
+
+    The items of user u are ``items[offsets[u]:offsets[u + 1]]``; user 0 is padding and has none.
+
+    Args:
+        items: internal item ids ``[M]`` int32.
+        offsets: ``[U + 1]`` int64, U counting the padding user.
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def build(
+        cls, users: np.ndarray, items: np.ndarray, times: np.ndarray | None, user_num: int
+    ) -> Histories:
+        """Sort interactions stably by (user, time, row).
+
+        Args:
+            users, items: internal ids ``[M]``, row by row as in the file.
+            times: timestamps ``[M]`` (int64 or float64, compared exactly); ``None`` = the order of
+                the rows is the order in time.
+            user_num: number of users, padding user included.
+        """
+        keys = (users,) if times is None else (times, users)
+        order = np.lexsort(keys)  # lexsort is stable: rows that tie keep their order
+        offsets = np.zeros(user_num + 1, dtype=np.int64)
+        np.cumsum(np.bincount(users, minlength=user_num), out=offsets[1:])
+        return cls(np.ascontiguousarray(items[order], dtype=np.int32), offsets)
+
+    @property
+    def user_num(self) -> int:
+        """Number of users, padding user included."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Interactions per user ``[U]``."""
+        return np.diff(self.offsets)
+
+    def of(self, user: int) -> np.ndarray:
+        """Items of one user, oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+
+def gather_left_padded(
+    items: np.ndarray, starts: np.ndarray, stops: np.ndarray, width: int
+) -> np.ndarray:
+    """Cut ``items[start:stop]`` for every row into a matrix padded on the left with 0.
+
+    Args:
+        items: flat item ids.
+        starts, stops: ``[B]``; only the newest ``width`` items of a row are kept.
+        width: number of slots.
+
+    Returns:
+        int64 ``[B, width]``.
+    """
+    position = stops[:, None] - width + np.arange(width)[None, :]
+    real = position >= starts[:, None]
+    return np.where(real, items[np.where(real, position, 0)], 0).astype(np.int64)

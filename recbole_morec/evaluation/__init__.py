@@ -1,0 +1,1 @@
+"""Protocols, catalogue encoding and ranking."""

@@ -1,0 +1,215 @@
+"""Full-ranking evaluation of one phase: ranks of all targets, metrics of all groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.evaluator import Evaluator as RecBoleEvaluator
+from recbole.evaluator.collector import DataStruct
+from recbole.evaluator.register import metric_information
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from recbole_morec import parallel
+from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.data.histories import gather_left_padded
+from recbole_morec.errors import ConfigError, MoRecError
+from recbole_morec.evaluation.ranking import Ranks, rank_targets, top_items
+from recbole_morec.evaluation.sampled import sample_candidates
+from recbole_morec.evaluation.scorers import Scorer, score_tiles
+from recbole_morec.randomness import token_order
+
+TILE_USERS = 128
+ALL = "all"
+
+
+@dataclass
+class Report:
+    """Metrics of one evaluation.
+
+    Args:
+        metrics: group -> metric name (RecBole's, e.g. ``recall@10``) -> value. Group ``all`` holds
+            every user; ``warm`` and ``cold`` split them by whether the target has training
+            interactions; ``new_item`` ranks cold targets against warm items only; ``popularity b/n``
+            holds targets by popularity, each bucket an equal share of the training interactions,
+            1 the most popular.
+        users: group -> number of users.
+        ranks: rank of each user's target ``[U]``, in the order of ``splits.users[phase]``.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    users: dict[str, int]
+    ranks: np.ndarray
+
+    def value(self, metric: str) -> float:
+        """Value of one metric over all users, e.g. ``NDCG@10``."""
+        return self.metrics[ALL][metric.lower()]
+
+
+class Evaluator:
+    """Ranks the targets of a phase under the dataset's protocol.
+
+    Args:
+        config: resolved settings (metrics, topk, eval_batch_size, seed).
+        dataset: the dataset.
+        device: where scores are computed.
+    """
+
+    def __init__(self, config: Any, dataset: MultimodalDataset, device: torch.device):
+        self._config = config
+        self._dataset = dataset
+        self._device = device
+        self._metrics = RecBoleEvaluator(config)
+        self._needs = {n for m in config["metrics"] for n in metric_information[m.lower()]}
+        self._order = torch.from_numpy(token_order(dataset.item_tokens, 0)).to(device)
+        self._candidates = torch.from_numpy(dataset.candidates).to(device)
+        self._warm = torch.from_numpy(~dataset.cold).to(device)
+        largest = max(config["topk"])
+        if largest >= int(dataset.candidates.sum()):
+            raise ConfigError(
+                f"topk={config['topk']}: a list of {largest} does not fit a catalogue of "
+                f"{int(dataset.candidates.sum())} candidates."
+            )
+
+    def evaluate(self, scorer: Scorer, phase: str, progress: bool = False) -> Report:
+        """Rank every target of ``phase`` (``valid`` or ``test``).
+
+        Raises:
+            MoRecError: a score is not finite.
+        """
+        users = self._dataset.splits.users[phase]
+        targets = self._dataset.splits.targets[phase]
+        scorer.prepare()
+        tiles = -(-len(users) // TILE_USERS)
+        mine = list(range(parallel.rank(), tiles, parallel.world_size()))
+        found: list[tuple[np.ndarray, Ranks, Tensor | None]] = []
+        bar = tqdm(total=len(mine), desc=phase, unit="tile", disable=not progress, leave=False)
+        for rows in self._groups(mine, len(users)):
+            for tile in np.split(rows, range(TILE_USERS, len(rows), TILE_USERS)):
+                found.append((tile, *self._tile(scorer, phase, users[tile], targets[tile])))
+                bar.update()
+        bar.close()
+        return self._report(phase, found)
+
+    def _groups(self, tiles: list[int], count: int) -> Iterator[np.ndarray]:
+        """Rows of this process, ``eval_batch_size`` (rounded up to whole tiles) at a time."""
+        at_once = max(1, self._config["eval_batch_size"] // TILE_USERS)
+        for i in range(0, len(tiles), at_once):
+            yield np.concatenate(
+                [
+                    np.arange(t * TILE_USERS, min((t + 1) * TILE_USERS, count))
+                    for t in tiles[i : i + at_once]
+                ]
+            )
+
+    def _tile(
+        self, scorer: Scorer, phase: str, users: np.ndarray, targets: np.ndarray
+    ) -> tuple[Ranks, Tensor | None]:
+        dataset, device = self._dataset, self._device
+        items = dataset.histories.items
+        length = dataset.protocol.max_length
+        histories = gather_left_padded(items, dataset.splits.start[users], targets, length)
+        scores = score_tiles(
+            scorer,
+            torch.from_numpy(users).to(device),
+            torch.from_numpy(histories).to(device),
+            TILE_USERS,
+        )
+        target_items = torch.from_numpy(items[targets].astype(np.int64)).to(device)
+        if dataset.protocol.eval_mode == "full":
+            allowed = self._candidates.expand(len(users), -1).clone()
+            row, seen = self._seen(users, targets)
+            allowed[row, seen] = False
+        else:
+            allowed = sample_candidates(dataset, phase, users, self._config["seed"]).to(device)
+        if not torch.isfinite(scores.masked_fill(~allowed, 0.0)).all():
+            bad = int((~torch.isfinite(scores) & allowed).any(1).nonzero()[0])
+            raise MoRecError(
+                f"The model gives user {dataset.user_tokens[users[bad]]!r} a score that is not "
+                "finite: training has diverged (lower learning_rate, set clip_grad_norm) or the "
+                "model divides by zero."
+            )
+        ranks = rank_targets(scores, target_items, allowed, self._warm, self._order)
+        best = None
+        if "rec.items" in self._needs:
+            best = top_items(scores, allowed, self._order, max(self._config["topk"]))
+        return ranks, best
+
+    def _seen(self, users: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(row, item) pairs that the protocol bars from the ranking."""
+        dataset = self._dataset
+        mask = dataset.protocol.history_mask
+        if mask == "none":
+            first = targets
+        elif mask == "truncated":
+            first = dataset.splits.start[users]
+        else:
+            first = dataset.histories.offsets[users]
+        count = targets - first
+        row = np.repeat(np.arange(len(users)), count)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        seen = dataset.histories.items[np.repeat(first, count) + within].astype(np.int64)
+        return torch.from_numpy(row).to(self._device), torch.from_numpy(seen).to(self._device)
+
+    # --- from ranks to metrics -----------------------------------------------------------------
+
+    def _report(self, phase: str, found: list[tuple[np.ndarray, Ranks, Tensor | None]]) -> Report:
+        pieces = [
+            {
+                "row": tile,
+                "rank": ranks.rank.cpu().numpy(),
+                "new_item": ranks.new_item.cpu().numpy(),
+                "mean_rank": ranks.mean_rank.cpu().numpy(),
+                "candidates": ranks.candidates.cpu().numpy(),
+                **({} if best is None else {"best": best.cpu().numpy()}),
+            }
+            for tile, ranks, best in found
+        ]
+        everyone = [piece for process in parallel.gather_objects(pieces) for piece in process]
+        joined = {k: np.concatenate([piece[k] for piece in everyone]) for k in everyone[0]}
+        place = np.argsort(joined.pop("row"))
+        joined = {key: values[place] for key, values in joined.items()}
+        metrics, counts = {}, {}
+        for group, members, rank in self._groups_of_users(phase, joined):
+            counts[group] = int(members.sum())
+            if counts[group]:
+                metrics[group] = self._measure(joined, members, rank)
+        return Report(metrics, counts, joined["rank"])
+
+    def _groups_of_users(
+        self, phase: str, joined: dict[str, np.ndarray]
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        dataset = self._dataset
+        target = dataset.histories.items[dataset.splits.targets[phase]]
+        cold = dataset.cold[target]
+        rank = joined["rank"]
+        yield ALL, np.ones(len(target), dtype=bool), rank
+        yield "warm", ~cold, rank
+        yield "cold", cold, rank
+        yield "new_item", cold, joined["new_item"]
+        buckets = self._config["popularity_buckets"]
+        bucket = dataset.popularity_bucket(buckets)[target]
+        for b in range(buckets):
+            yield f"popularity {b + 1}/{buckets}", ~cold & (bucket == b), rank
+
+    def _measure(
+        self, joined: dict[str, np.ndarray], members: np.ndarray, rank: np.ndarray
+    ) -> dict[str, float]:
+        largest = max(self._config["topk"])
+        hits = rank[members, None] == np.arange(1, largest + 1)[None, :]
+        ones = np.ones((len(hits), 1), dtype=np.int64)
+        struct = DataStruct()
+        struct.set("rec.topk", torch.from_numpy(np.hstack([hits.astype(np.int64), ones])))
+        if "rec.meanrank" in self._needs:
+            columns = [joined["mean_rank"][members], joined["candidates"][members], ones[:, 0]]
+            struct.set("rec.meanrank", torch.from_numpy(np.stack(columns, 1).astype(np.float64)))
+        if "best" in joined:
+            struct.set("rec.items", torch.from_numpy(joined["best"][members]))
+        struct.set("data.num_items", self._dataset.item_num)
+        struct.set("data.num_users", self._dataset.user_num)
+        struct.set("data.count_items", self._dataset.item_counter)
+        return {name: float(v) for name, v in self._metrics.evaluate(struct).items()}

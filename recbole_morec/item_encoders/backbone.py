@@ -1,0 +1,142 @@
+"""What image and text encoders share: backbone -> tokens -> pooling -> projection."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_morec.errors import ConfigError
+from recbole_morec.item_encoders.base import Content, ItemEncoder
+from recbole_morec.item_encoders.dropout import set_dropout
+from recbole_morec.item_encoders.freezing import (
+    apply_train_layers,
+    batch_norms,
+    freeze_unreached,
+    record_order,
+)
+from recbole_morec.item_encoders.pooling import masked_mean
+from recbole_morec.item_encoders.projection import Projection
+from recbole_morec.item_encoders.registry import EncoderCard
+from recbole_morec.item_encoders.settings import EncoderSettings
+
+logger = logging.getLogger(__name__)
+
+
+class BackboneEncoder(ItemEncoder):
+    """A backbone from a model library, pooled and projected.
+
+    Subclasses set ``self.backbone``, write :meth:`tokens`, :meth:`own_pooling` and
+    :meth:`probe_content`, and end their constructor with :meth:`finish`.
+
+    Attributes:
+        pooling: one of :data:`~recbole_morec.item_encoders.pooling.POOLINGS`.
+        unused_parameters: backbone parameters that the item vectors do not depend on under this
+            pooling; they are frozen.
+    """
+
+    has_class_token = False
+
+    def __init__(self, card: EncoderCard, backbone: nn.Module, settings: EncoderSettings):
+        super().__init__(card.name, settings.embedding_size)
+        self.card = card
+        self.backbone = backbone
+        self.pooling = settings.pooling
+        if settings.pooling == "default" and card.pooling is not None:
+            self.pooling = card.pooling
+        self.train_batch_norm = settings.batch_norm == "train"
+        self.unused_parameters: list[str] = []
+
+    def own_pooling(self, content: Content) -> Tensor:
+        """Return what the encoder's authors pool to, ``[n, D]``."""
+        raise NotImplementedError
+
+    def probe_content(self) -> Content:
+        """Return the smallest content on which the backbone can be tried."""
+        raise NotImplementedError
+
+    def pooled(self, content: Content) -> Tensor:
+        """Return one vector per item before the projection, ``[n, D]``."""
+        if self.pooling in ("default", "pooler"):
+            return self.own_pooling(content)
+        tokens, mask = self.tokens(content)
+        return tokens[:, 0] if self.pooling == "cls" else masked_mean(tokens, mask)
+
+    def forward(self, content: Content) -> Tensor:
+        """Return item vectors ``[n, d]``."""
+        if self.pooling == "project_mean":
+            tokens, mask = self.tokens(content)
+            return masked_mean(self.projection(tokens), mask)
+        return self.projection(self.pooled(content))
+
+    def finish(self, settings: EncoderSettings) -> None:
+        """Try the backbone once, then add the projection and choose what trains.
+
+        The trial tells the width ``D``, the order in which the modules run and which parameters
+        take no part. It runs in eval mode and draws no random number.
+        """
+        if settings.encoder_dropout is not None:
+            set_dropout(self.backbone, settings.encoder_dropout)
+        if self.pooling == "cls" and not self.has_class_token:
+            raise ConfigError(
+                f"pooling: {self.name} has no class token that sees all of an item; use pooling: "
+                "mean or default."
+            )
+        self.backbone.eval()
+        with torch.enable_grad(), record_order(self.backbone) as order:
+            output = self.pooled(self.probe_content())
+        self.projection = Projection(
+            output.shape[-1],
+            settings.embedding_size,
+            settings.projection_layers,
+            settings.activation,
+        )
+        self.unused_parameters = freeze_unreached(self.backbone, output)
+        apply_train_layers(self.backbone, settings.train_layers, order, self.name)
+        if self.unused_parameters:
+            logger.info(
+                "%s: %d backbone parameters take no part under pooling %s and are frozen: %s",
+                self.name,
+                len(self.unused_parameters),
+                self.pooling,
+                ", ".join(self.unused_parameters),
+            )
+        starts_random = settings.load_weights and not self.card.loads_weights(settings)
+        if starts_random and batch_norms(self.backbone) and settings.batch_norm == "frozen":
+            logger.warning(
+                "%s starts from random weights and has BatchNorm, whose statistics are frozen at "
+                "mean 0 and variance 1; set batch_norm: train, or choose a LayerNorm encoder.",
+                self.name,
+            )
+        self.train()
+
+
+def flatten_map(features: Tensor, width: int | None, layout: str = "NCHW") -> Tensor:
+    """Turn a feature map ``[n, C, H, W]`` or ``[n, H, W, C]`` into tokens ``[n, H*W, C]``.
+
+    Args:
+        features: the map; tokens ``[n, T, D]`` and vectors ``[n, D]`` pass (as ``[n, 1, D]``).
+        width: the number of channels where it is known; it decides the layout if it can.
+        layout: the layout where ``width`` does not decide.
+    """
+    if features.ndim == 2:
+        return features.unsqueeze(1)
+    if features.ndim == 3:
+        return features
+    if features.ndim != 4:
+        raise ConfigError(f"A backbone gave features of shape {tuple(features.shape)}.")
+    if width is not None and features.shape[1] != features.shape[3]:
+        layout = "NCHW" if features.shape[1] == width else "NHWC"
+    if layout == "NCHW":
+        return features.flatten(2).transpose(1, 2)
+    return features.flatten(1, 2)
+
+
+def first_tensor(outputs: Any, ndims: tuple[int, ...]) -> Tensor | None:
+    """Return the first tensor of ``outputs`` (a mapping) with one of these dimension counts."""
+    for value in outputs.values():
+        if isinstance(value, Tensor) and value.ndim in ndims:
+            return value
+    return None

@@ -1,0 +1,136 @@
+"""Image encoders: any timm image model, and the vision models of ``transformers``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_morec.errors import ConfigError
+from recbole_morec.item_encoders.backbone import BackboneEncoder, flatten_map
+from recbole_morec.item_encoders.base import Content, ImageNeed
+from recbole_morec.item_encoders.registry import EncoderCard, register_source
+from recbole_morec.item_encoders.settings import EncoderSettings
+from recbole_morec.item_encoders.timm_models import MadeModel, make_timm_model
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_PAPER = (0.5, 0.5, 0.5)
+
+
+class ImageEncoder(BackboneEncoder):
+    """Normalises uint8 images on the device and gives them to a vision backbone.
+
+    ``transform: native`` normalises by the model's own mean and standard deviation;
+    ``transform: paper`` by 0.5 for every model, as PixelRec, MoRec and NineRec do. Images that
+    are already floating point are taken as normalised.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        card: EncoderCard,
+        backbone: nn.Module,
+        settings: EncoderSettings,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ):
+        super().__init__(card, backbone, settings)
+        self.size = size
+        self.needs = [ImageNeed(size, settings.resize)]
+        self.own_mean, self.own_std = tuple(mean), tuple(std)
+        if settings.transform == "paper":
+            mean = std = _PAPER
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def pixels(self, content: Content) -> Tensor:
+        """Return normalised images ``[n, 3, H, W]`` in the dtype of mean and std."""
+        images = content["image"]
+        if images.is_floating_point():
+            return images
+        return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
+
+    def probe_content(self) -> Content:
+        """One black image of the size that the encoder will be given."""
+        return {"image": torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)}
+
+    def finish(self, settings: EncoderSettings) -> None:
+        """As in the base class; a size that the backbone cannot take is a ConfigError."""
+        try:
+            super().finish(settings)
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+            raise ConfigError(
+                f"image_size: {self.name} cannot read images of {self.size} x {self.size} pixels "
+                f"({type(error).__name__}: {error}). Leave image_size empty for the size that the "
+                "model was made for, or try a multiple of 32."
+            ) from error
+
+
+class TimmImageEncoder(ImageEncoder):
+    """A timm model without its classifier.
+
+    ``pooling: default`` and ``pooler`` are timm's ``forward_head(pre_logits=True)``; ``cls`` and
+    ``mean`` work on the tokens of ``forward_features`` (feature maps are flattened).
+    """
+
+    def __init__(self, card: EncoderCard, made: MadeModel, settings: EncoderSettings):
+        own = {**made.model.pretrained_cfg, **(settings.architecture or {})}
+        super().__init__(
+            card,
+            made.model,
+            settings,
+            made.size,
+            mean=card.mean or own.get("mean") or IMAGENET_MEAN,
+            std=card.std or own.get("std") or IMAGENET_STD,
+        )
+        self.made_from = {"model": made.name, "arguments": dict(made.arguments)}
+        self.finish(settings)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the first token is a class token."""
+        return getattr(self.backbone, "cls_token", None) is not None
+
+    def own_pooling(self, content: Content) -> Tensor:
+        """timm's pooling head without classifier, ``[n, D]``."""
+        features = self.backbone.forward_features(self.pixels(content))
+        return self._head(features)
+
+    def _head(self, features: Any) -> Tensor:
+        pooled = self.backbone.forward_head(features, pre_logits=True)
+        if isinstance(pooled, list | tuple):  # distilled and multi-branch heads
+            pooled = torch.cat([part.flatten(1) for part in pooled], dim=-1)
+        return pooled.flatten(1)
+
+    def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
+        """``[n, T, D]``; models whose features are no single map give their pooled vector."""
+        features = self.backbone.forward_features(self.pixels(content))
+        if not isinstance(features, Tensor):
+            return self._head(features).unsqueeze(1), None
+        layout = str(getattr(self.backbone, "output_fmt", "NCHW"))
+        width = getattr(self.backbone, "num_features", None)
+        return flatten_map(features, width, layout), None
+
+    def architecture(self) -> dict[str, Any]:
+        """The timm name and arguments, and the normalisation."""
+        return {
+            "name": self.name,
+            "modality": "image",
+            "source": "timm",
+            **self.made_from,
+            "image_size": self.size,
+            "mean": list(self.own_mean),
+            "std": list(self.own_std),
+        }
+
+
+@register_source("timm")
+def build_timm_image(card: EncoderCard, settings: EncoderSettings, dataset: Any) -> ImageEncoder:
+    """Build an image encoder from a timm model name or ``local-dir:`` folder."""
+    return TimmImageEncoder(card, make_timm_model(card, settings), settings)

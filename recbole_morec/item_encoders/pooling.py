@@ -1,0 +1,28 @@
+"""From the tokens of an encoder, ``[n, T, D]``, to one vector per item, ``[n, D]``."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+POOLINGS = ("default", "cls", "mean", "masked_mean", "pooler", "project_mean")
+"""What the ``pooling`` key accepts.
+
+``default``       what the encoder's authors use (its card, its own pooling head, its class token).
+``cls``           the first token, where the encoder has a class token.
+``mean``          the average of all real tokens, the class token included, then the projection.
+``masked_mean``   the same under the name that text encoders are used to.
+``pooler``        the encoder's own pooling head (BERT's dense layer, timm's ``forward_head``).
+``project_mean``  PixelRec's mean: every token is projected and activated, then averaged.
+"""
+
+
+def masked_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Average the tokens that ``mask`` keeps: ``[n, T, D]``, ``[n, T]`` bool -> ``[n, D]``.
+
+    The sum runs in float32 also under mixed precision. An item without any real token gives zeros.
+    """
+    if mask is None:
+        return tokens.float().mean(dim=1).to(tokens.dtype)
+    weights = mask.unsqueeze(-1).float()  # [n, T, 1]
+    total = (tokens.float() * weights).sum(dim=1)
+    return (total / weights.sum(dim=1).clamp(min=1.0)).to(tokens.dtype)

@@ -1,0 +1,142 @@
+"""Text encoders: the text models of ``transformers``, by hub id, local folder or card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_morec.errors import ConfigError
+from recbole_morec.item_encoders.backbone import BackboneEncoder, first_tensor
+from recbole_morec.item_encoders.base import Content, TextNeed
+from recbole_morec.item_encoders.registry import EncoderCard
+from recbole_morec.item_encoders.settings import EncoderSettings
+from recbole_morec.item_encoders.tokenizer import find_tokenizer
+from recbole_morec.item_encoders.transformers_models import (
+    has_pooler,
+    input_names,
+    make_model,
+    plain_config,
+    tower_config,
+)
+
+
+class TextEncoder(BackboneEncoder):
+    """A ``transformers`` text model; of encoder-decoder models (T5, BART), the encoder.
+
+    ``pooling: default`` is the card's own; for the text tower of a model that has one for images
+    too (CLIP), what it compares with images; else the first token where the tokenizer puts a class
+    token there (BERT, RoBERTa), else the mean of the real tokens (OPT, T5), as MoRec does.
+    """
+
+    def __init__(
+        self,
+        card: EncoderCard,
+        backbone: nn.Module,
+        config: Any,
+        tokenizer: Any,
+        settings: EncoderSettings,
+    ):
+        super().__init__(card, backbone, settings)
+        self.config = config
+        self.needs = [TextNeed(tokenizer, settings.text_fields or (), settings.max_text_length)]
+        self._inputs = input_names(type(backbone))
+        try:
+            if self.pooling == "default" and tower_config(config, "text") is not config:
+                self.pooling = "pooler"
+            if self.pooling in ("default", "cls"):
+                starts = _starts_with_class_token(tokenizer)
+                self.has_class_token = starts and not self._reads_left_to_right()
+                self.pooling = "cls" if self.has_class_token else self.pooling
+            if self.pooling == "default":
+                self.pooling = "masked_mean"
+            self.finish(settings)
+        except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(
+                f"item_encoder {card.name!r}: {type(backbone).__name__} does not work as a text "
+                f"encoder ({type(error).__name__}: {error})."
+            ) from error
+
+    def probe_content(self) -> Content:
+        """One short text."""
+        ids = self.needs[0].tokenizer("a red shirt", return_tensors="pt")["input_ids"]
+        ids = ids[:, : self.needs[0].max_length]
+        return {"text_ids": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}
+
+    @torch.no_grad()
+    def _reads_left_to_right(self) -> bool:
+        """Whether the first token sees only itself: then its state says nothing of the text."""
+        self.backbone.eval()
+        content = self.probe_content()
+        ids = content["text_ids"].repeat(2, 1)
+        ids[1, 1] = ids[0, 2]
+        tokens, _ = self.tokens({"text_ids": ids, "text_mask": torch.ones_like(ids) > 0})
+        return torch.equal(tokens[0, 0], tokens[1, 0])
+
+    def _run(self, content: Content) -> Any:
+        ids, mask = content["text_ids"], content["text_mask"]
+        # A fully masked row makes attention NaN, and NaN spreads; let it see its first token.
+        first = torch.zeros_like(mask)
+        first[:, 0] = True
+        attention = torch.where(mask.any(dim=1, keepdim=True), mask, first)
+        inputs = {"input_ids": ids, "attention_mask": attention.to(torch.long)}
+        inputs = {name: value for name, value in inputs.items() if name in self._inputs}
+        if "use_cache" in self._inputs:
+            inputs["use_cache"] = False
+        return self.backbone(**inputs, return_dict=True)
+
+    def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
+        """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``."""
+        outputs = self._run(content)
+        states = outputs.get("last_hidden_state")
+        return first_tensor(outputs, (3,)) if states is None else states, content["text_mask"]
+
+    def own_pooling(self, content: Content) -> Tensor:
+        """The model's own pooling layer, ``[n, D]``."""
+        pooled = self._run(content).get("pooler_output")
+        if pooled is None:
+            raise ConfigError(f"pooling: {self.name} has no pooler; use cls or masked_mean.")
+        return pooled
+
+    def architecture(self) -> dict[str, Any]:
+        """The model's config."""
+        return {
+            "name": self.name,
+            "modality": "text",
+            "source": "transformers",
+            "config": plain_config(self.config),
+            "pooler": has_pooler(self.backbone),
+        }
+
+
+def _starts_with_class_token(tokenizer: Any) -> bool:
+    ids = tokenizer("a", add_special_tokens=True)["input_ids"]
+    return len(ids) > 1 and tokenizer.cls_token_id is not None and ids[0] == tokenizer.cls_token_id
+
+
+def build_text(
+    card: EncoderCard, settings: EncoderSettings, dataset: Any, config: Any
+) -> TextEncoder:
+    """Build a text encoder; its word table has one row per token of the tokenizer."""
+    card.loads_weights(settings)
+    tokenizer = find_tokenizer(card, settings, Path(dataset.folder))
+    described = settings.architecture is not None
+    if card.arguments and not described:
+        config.vocab_size = len(tokenizer)
+        config.pad_token_id = tokenizer.pad_token_id
+    size = getattr(config, "vocab_size", None)
+    if size is not None and len(tokenizer) > size:
+        raise ConfigError(
+            f"tokenizer: {tokenizer.name_or_path or settings.tokenizer} has {len(tokenizer)} "
+            f"tokens, {card.name} knows {size}; use the tokenizer that belongs to the model."
+        )
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and settings.max_text_length > limit:
+        raise ConfigError(
+            f"max_text_length: {settings.max_text_length} is more than the {limit} tokens that "
+            f"{card.name} can read."
+        )
+    model = make_model(card, settings, config)
+    return TextEncoder(card, model, config, tokenizer, settings)

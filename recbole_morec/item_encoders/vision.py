@@ -1,0 +1,181 @@
+"""The vision models of ``transformers`` as item encoders."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_morec.errors import ConfigError
+from recbole_morec.item_encoders.backbone import first_tensor, flatten_map
+from recbole_morec.item_encoders.base import Content
+from recbole_morec.item_encoders.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from recbole_morec.item_encoders.pooling import masked_mean
+from recbole_morec.item_encoders.pretrained import cached_hub_file
+from recbole_morec.item_encoders.registry import EncoderCard, register_source
+from recbole_morec.item_encoders.settings import EncoderSettings
+from recbole_morec.item_encoders.text import build_text
+from recbole_morec.item_encoders.transformers_models import (
+    has_pooler,
+    input_names,
+    load_config,
+    locate,
+    make_model,
+    modality_of_config,
+    plain_config,
+    tower_config,
+)
+
+_CLASS_TOKEN = re.compile(r"(^|\.)(cls|class)_?(token|embedding|embed)s?(\.weight)?$")
+
+
+class TransformersImageEncoder(ImageEncoder):
+    """A ``transformers`` vision model, or the image tower of one that reads images and text.
+
+    ``pooling: default`` is the model's pooler output where it has one, else its class token, else
+    the mean of its tokens. A masked autoencoder runs unmasked and in patch order.
+    """
+
+    def __init__(
+        self,
+        card: EncoderCard,
+        backbone: nn.Module,
+        config: Any,
+        settings: EncoderSettings,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ):
+        super().__init__(card, backbone, settings, size, mean, std)
+        self.config = config
+        self._inputs = input_names(type(backbone))
+        self.has_class_token = any(
+            _CLASS_TOKEN.search(name) for name, _ in backbone.named_parameters()
+        )
+        self.finish(settings)
+
+    def _run(self, content: Content) -> Any:
+        pixels = self.pixels(content)
+        inputs: dict[str, Any] = {"pixel_values": pixels}
+        if "interpolate_pos_encoding" in self._inputs:
+            inputs["interpolate_pos_encoding"] = True
+        if "noise" in self._inputs:  # the order of a masked autoencoder's patches
+            patch = self.backbone.config.patch_size
+            count = (pixels.shape[-1] // patch) * (pixels.shape[-2] // patch)
+            steps = torch.arange(count, device=pixels.device, dtype=pixels.dtype)
+            inputs["noise"] = steps.expand(len(pixels), count)
+        return self.backbone(**inputs, return_dict=True)
+
+    def _tokens(self, outputs: Any) -> Tensor:
+        states = outputs.get("last_hidden_state")
+        if states is None:
+            states = first_tensor(outputs, (3, 4))
+        if states is None:
+            maps = outputs.get("feature_maps")
+            if not maps:
+                raise ConfigError(f"item_encoder {self.name!r} gives no image tokens.")
+            states = maps[-1]
+        pooled = outputs.get("pooler_output")
+        width = None if pooled is None else pooled.flatten(1).shape[-1]
+        if width is None or width not in (states.shape[1], states.shape[-1]):
+            width = getattr(self.backbone.config, "hidden_size", None)
+        if width not in (states.shape[1], states.shape[-1]):
+            width = None
+        return flatten_map(states, width)
+
+    def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
+        """Last hidden states, ``[n, T, D]``; feature maps are flattened."""
+        return self._tokens(self._run(content)), None
+
+    def own_pooling(self, content: Content) -> Tensor:
+        """Pooler output, else class token, else the mean of the tokens, ``[n, D]``."""
+        outputs = self._run(content)
+        pooled = outputs.get("pooler_output")
+        if pooled is not None:
+            return pooled.flatten(1)
+        if self.pooling == "pooler":
+            raise ConfigError(f"pooling: {self.name} has no pooler; use cls or mean.")
+        tokens = self._tokens(outputs)
+        return tokens[:, 0] if self.has_class_token else masked_mean(tokens, None)
+
+    def architecture(self) -> dict[str, Any]:
+        """The model's config, the image size and the normalisation."""
+        return {
+            "name": self.name,
+            "modality": "image",
+            "source": "transformers",
+            "config": plain_config(self.config),
+            "pooler": has_pooler(self.backbone),
+            "image_size": self.size,
+            "mean": list(self.own_mean),
+            "std": list(self.own_std),
+        }
+
+
+@register_source("transformers")
+def build_transformers(card: EncoderCard, settings: EncoderSettings, dataset: Any) -> Any:
+    """Build a text or image encoder from a hub id, a local folder or a card's sizes."""
+    pretrained = card.loads_weights(settings)
+    config = load_config(card, settings.architecture)
+    modality = card.modality or modality_of_config(config, card.name)
+    if modality == "text":
+        return build_text(card, settings, dataset, config)
+    part = tower_config(config, "image")
+    if getattr(part, "num_channels", 3) != 3:
+        raise ConfigError(
+            f"item_encoder {card.name!r} reads images of {part.num_channels} channels, not RGB."
+        )
+    preprocessor = _preprocessor(card, settings)
+    size = settings.image_size or card.input_size or _own_size(part, preprocessor)
+    if not pretrained and isinstance(getattr(part, "image_size", None), int):
+        part.image_size = size
+    model = make_model(card, settings, config)
+    return TransformersImageEncoder(
+        card,
+        model,
+        config,
+        settings,
+        size,
+        card.mean or preprocessor.get("mean") or IMAGENET_MEAN,
+        card.std or preprocessor.get("std") or IMAGENET_STD,
+    )
+
+
+def _preprocessor(card: EncoderCard, settings: EncoderSettings) -> dict[str, Any]:
+    """Return image size, mean and std as saved, or as ``preprocessor_config.json`` says."""
+    saved = settings.architecture
+    if saved is not None:
+        return {"size": saved["image_size"], "mean": saved["mean"], "std": saved["std"]}
+    if card.model is None:
+        return {}
+    place = locate(card)
+    file = Path(place.path) / "preprocessor_config.json"
+    if not file.is_file():
+        local = Path(place.path).is_dir()
+        cached = None if local else cached_hub_file(place.path, (file.name,))
+        if cached is None:
+            return {}
+        file = Path(cached)
+    values = json.loads(file.read_text(encoding="utf-8"))
+    if values.get("do_normalize") is False:
+        return {"size": values.get("size"), "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    return {
+        "size": values.get("crop_size") or values.get("size"),
+        "mean": values.get("image_mean"),
+        "std": values.get("image_std"),
+    }
+
+
+def _own_size(config: Any, preprocessor: dict[str, Any]) -> int:
+    for value in (getattr(config, "image_size", None), preprocessor.get("size")):
+        if isinstance(value, dict):
+            value = value.get("height") or value.get("shortest_edge")
+        if isinstance(value, list | tuple) and value:
+            value = value[0]
+        if isinstance(value, int):
+            return value
+    return 224

@@ -1,0 +1,1 @@
+"""Models: RecBole model classes that join item encoder, user encoder and objective."""

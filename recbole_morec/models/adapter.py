@@ -1,0 +1,111 @@
+"""What trainer and evaluator ask of a model, the same for ours and for RecBole's own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_morec.data.batches import MultimodalBatches
+from recbole_morec.data.content import ContentReader, open_content
+from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.data.loader import BatchBuilder
+from recbole_morec.data.windows import Windows
+from recbole_morec.evaluation.catalogue import encode_catalogue
+from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
+from recbole_morec.models.base import MultimodalSequential
+
+
+class ModelAdapter(ABC):
+    """A model together with its way of reading the dataset.
+
+    Args:
+        config: resolved settings.
+        dataset: the dataset.
+        load_weights: False when a checkpoint will fill the model.
+
+    Attributes:
+        model: the RecBole model (an ``nn.Module``).
+        trains: False for models without a gradient step (Pop): one pass over the data.
+    """
+
+    model: nn.Module
+    trains: bool = True
+
+    @abstractmethod
+    def __init__(self, config: Any, dataset: MultimodalDataset, load_weights: bool = True): ...
+
+    @abstractmethod
+    def batches(self) -> BatchBuilder:
+        """The builder of training batches."""
+
+    @abstractmethod
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """This process's share of the loss: summed over processes and micro-batches it is the
+        loss of the whole batch."""
+
+    @abstractmethod
+    def scorer(self, device: torch.device) -> Scorer:
+        """Scores for the evaluator."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """Tensors and scalars of the model that its ``state_dict`` does not hold."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`extra_state` gave."""
+
+
+class MultimodalAdapter(ModelAdapter):
+    """Our models: windows with content, scores against an encoded catalogue."""
+
+    def __init__(self, config: Any, dataset: MultimodalDataset, load_weights: bool = True):
+        self.config = config
+        self.dataset = dataset
+        self.model: MultimodalSequential = config.model_class(config, dataset, load_weights)
+        self.content: ContentReader = open_content(
+            dataset, self.model.item_encoder.needs, config
+        )
+
+    def batches(self) -> BatchBuilder:
+        config = self.config
+        length = self.dataset.protocol.max_length
+        rows = Windows(
+            self.dataset.splits,
+            length,
+            config["window_remainder"],
+            last=config["window"] == "last",
+        )
+        negatives = self.model.objective.negatives
+        return MultimodalBatches(
+            self.dataset, self.content, rows, length, negatives, config["seed"]
+        )
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        return self.model.calculate_loss(batch)
+
+    def scorer(self, device: torch.device) -> Scorer:
+        def encode(model: MultimodalSequential) -> Tensor:
+            return encode_catalogue(
+                model,
+                self.content,
+                self.dataset.item_num,
+                device=device,
+                workers=self.config["worker"],
+                progress=self.config["show_progress"],
+            )
+
+        return CatalogueScorer(self.model, encode)
+
+
+def build_adapter(
+    config: Any, dataset: MultimodalDataset, load_weights: bool = True
+) -> ModelAdapter:
+    """The adapter of the model that the settings name."""
+    if config.multimodal:
+        return MultimodalAdapter(config, dataset, load_weights)
+    from recbole_morec.models.stock import StockAdapter
+
+    return StockAdapter(config, dataset, load_weights)

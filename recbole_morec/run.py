@@ -1,0 +1,214 @@
+"""run(): settings -> dataset -> model -> trainer -> results; and evaluation of a finished run."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from recbole_morec import parallel, tables
+from recbole_morec.config import DATASET_KEYS, MoRecConfig
+from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.errors import CheckpointError
+from recbole_morec.evaluation.evaluator import Evaluator, Report
+from recbole_morec.models.adapter import ModelAdapter, build_adapter
+from recbole_morec.randomness import stream
+from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
+from recbole_morec.training.run_folder import RunFolder
+from recbole_morec.training.trainer import Trainer, TrainState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Parts:
+    """What training and evaluation both need."""
+
+    config: MoRecConfig
+    accelerator: Accelerator
+    dataset: MultimodalDataset
+    adapter: ModelAdapter
+    evaluator: Evaluator
+
+
+def run(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_files: Sequence[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train a model on a dataset, test it and write the run folder.
+
+    Args:
+        model: name of a model, e.g. ``PixelNet`` or ``SASRec``.
+        dataset: name of a folder under ``data_path``.
+        config_files: YAML files, later wins.
+        overrides: settings that win over everything.
+
+    Returns:
+        What ``results.json`` holds; ``results["test"]["all"]["recall@10"]`` is a test metric.
+
+    Raises:
+        MoRecError: settings, data or run folder cannot be used; the message says what to do.
+
+    Example:
+        >>> from recbole_morec.run import run
+        >>> results = run("PixelNet", "pixelrec", overrides={"epochs": 1})  # doctest: +SKIP
+    """
+    config = MoRecConfig(model, dataset, config_files, overrides)
+    accelerator = _accelerator(config)
+    name = f"{config.model}-{config.digest()}"
+    path = Path(config["checkpoint_dir"]) / config.dataset / name
+    folder = RunFolder(path, writes=accelerator.is_main_process)
+    handler = folder.log_to_file()
+    try:
+        return _train(config, accelerator, folder)
+    finally:
+        if handler is not None:
+            logging.getLogger("recbole_morec").removeHandler(handler)
+            handler.close()
+
+
+def evaluate(
+    folder: str | Path, dataset: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Evaluate the best state of a finished run, on its own or on another dataset.
+
+    Args:
+        folder: a run folder.
+        dataset: another dataset; the model must not hold parameters per item or user.
+        overrides: settings that win over the run's own.
+
+    Raises:
+        CheckpointError: ``folder`` is no run folder, or its checkpoint does not fit the dataset.
+    """
+    folder = Path(folder)
+    file = folder / "config.yaml"
+    if not file.exists():
+        raise CheckpointError(
+            f"{folder} is no run folder: it holds no config.yaml. Run folders lie under "
+            "<checkpoint_dir>/<dataset>/."
+        )
+    find_checkpoint(folder / "best")
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if dataset and dataset != values["dataset"]:
+        for key in DATASET_KEYS:
+            values.pop(key, None)
+        values["dataset"] = dataset
+    config = MoRecConfig(overrides={**values, **(overrides or {})})
+    accelerator = _accelerator(config)
+    parts = _build(config, accelerator, load_weights=False)
+    parts.adapter.model.to(accelerator.device)
+    _, extra = load_checkpoint(folder / "best", model=parts.adapter.model)
+    parts.adapter.load_extra_state(extra)
+    parts.adapter.model.eval()
+    report = parts.evaluator.evaluate(parts.adapter.scorer(accelerator.device), "test")
+    if accelerator.is_main_process:
+        tables.print_report(f"{folder.name} on {config.dataset}: test", report)
+    return {"dataset": config.dataset, "test": report.metrics, "users": report.users}
+
+
+def _train(
+    config: MoRecConfig, accelerator: Accelerator, folder: RunFolder
+) -> dict[str, Any]:
+    main = accelerator.is_main_process
+    for warning in config.warnings:
+        log.warning(warning)
+    if config["resume"] and not _can_resume(folder):
+        log.info("nothing to resume in %s: starting afresh", folder.path)
+        config["resume"] = False
+    if not config["resume"]:
+        folder.start_afresh()
+    folder.write_config(config.plain())
+    parts = _build(config, accelerator, load_weights=True)
+    trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
+    if main:
+        tables.print_start(config, parts.dataset, parts.adapter, folder.path)
+    state = trainer.fit()
+    trainer.load_best()
+    reports = {phase: trainer.evaluate(phase) for phase in ("valid", "test")}
+    results = _results(parts, state, reports)
+    folder.write_results(results)
+    if main:
+        tables.print_report(f"{config.model} on {config.dataset}: test", reports["test"])
+        log.info("run folder: %s", folder.path)
+    return results
+
+
+def _build(config: MoRecConfig, accelerator: Accelerator, load_weights: bool) -> _Parts:
+    config["device"] = accelerator.device
+    dataset = MultimodalDataset(config)
+    _announce(dataset)
+    set_seed(stream(config["seed"], "init") % 2**32)
+    adapter = build_adapter(config, dataset, load_weights)
+    evaluator = Evaluator(config, dataset, accelerator.device)
+    return _Parts(config, accelerator, dataset, adapter, evaluator)
+
+
+def _accelerator(config: MoRecConfig) -> Accelerator:
+    return Accelerator(
+        cpu=not config["use_gpu"] or not torch.accelerator.is_available(),
+        mixed_precision=config["mixed_precision"],
+    )
+
+
+def _announce(dataset: MultimodalDataset) -> None:
+    if (dataset.folder / "world.json").exists():
+        log.info(
+            "%s is the bundled sample, a small synthetic world, not the published dataset. For the "
+            "real PixelRec: download its interactions and covers, then `recbole-morec convert "
+            "folder --input <download> --output <data_path>/<name>` and --dataset=<name>.",
+            dataset.folder,
+        )
+    if dataset.splits.left_out or dataset.splits.train_only:
+        log.info(
+            "protocol %s: %d users are left out (too short), %d train without being evaluated",
+            dataset.protocol.name, dataset.splits.left_out, dataset.splits.train_only,
+        )  # fmt: skip
+
+
+def _can_resume(folder: RunFolder) -> bool:
+    try:
+        find_checkpoint(folder.last)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _results(parts: _Parts, state: TrainState, reports: dict[str, Report]) -> dict[str, Any]:
+    config = parts.config
+    trained = sum(p.numel() for p in parts.adapter.model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in parts.adapter.model.parameters() if not p.requires_grad)
+    seconds = max(state.seconds, 1e-9)
+    return {
+        "model": config.model,
+        "item_encoder": config["item_encoder"] if config.multimodal else "id",
+        "dataset": config.dataset,
+        "seed": config["seed"],
+        "protocol": config["protocol"],
+        "fingerprint": parts.dataset.fingerprint(),
+        "parameters": {"trained": trained, "frozen": frozen},
+        "training": {
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "seconds": round(state.seconds, 1),
+            "users_per_second": round(state.rows * parallel.world_size() / seconds, 1),
+            "items_per_second": round(state.items * parallel.world_size() / seconds, 1),
+            "processes": parallel.world_size(),
+        },
+        **{phase: report.metrics for phase, report in reports.items()},
+        "users": {phase: report.users for phase, report in reports.items()},
+        "versions": {
+            "python": platform.python_version(),
+            **{p: version(p) for p in ("torch", "timm", "transformers", "accelerate", "recbole")},
+        },
+    }

@@ -1,0 +1,145 @@
+"""Types and meaning of every setting that this package reads (defaults live in ``properties/``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Pooling = Literal["default", "cls", "mean", "pooler", "masked_mean", "project_mean"]
+Activation = Literal["relu", "gelu", "tanh", "none"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=False, protected_namespaces=())
+
+
+class RunSettings(_Settings):
+    """Settings of every run, whatever the model."""
+
+    data_path: str
+    protocol: Literal["pixelrec", "ninerec", "morec", "recbole"]
+    MAX_ITEM_LIST_LENGTH: Positive
+    min_user_inter: NonNegative
+    truncate_history: NonNegative
+    history_mask: Literal["full", "truncated", "none"]
+    catalogue: Literal["interactions", "content"]
+    eval_mode: Annotated[str, Field(pattern=r"^(full|uni[1-9]\d*|pop[1-9]\d*)$")]
+    image_field: str | None
+    text_fields: list[str] | None
+    missing_content: Literal["error", "blank"]
+    bad_images: Literal["error", "blank"]
+    image_cache_gb: Annotated[float, Field(ge=0)]
+    worker: NonNegative
+    seed: NonNegative
+    epochs: NonNegative
+    train_batch_size: Positive
+    learner: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"]
+    learning_rate: Rate
+    weight_decay: Annotated[float, Field(ge=0)] | None
+    mixed_precision: Literal["no", "bf16", "fp16"]
+    accumulation_steps: Positive
+    scheduler: Literal["constant", "cosine", "linear", "step"]
+    warmup_ratio: Share
+    scheduler_step_size: Positive
+    scheduler_gamma: Share
+    clip_grad_norm: Rate | dict[str, Any] | None
+    eval_step: Positive
+    stopping_step: NonNegative
+    checkpoint_dir: str
+    resume: bool
+    use_gpu: bool
+    show_progress: bool
+    log_interval: Positive
+    log_tensorboard: bool
+    log_wandb: bool
+    wandb_project: str
+    metrics: list[str]
+    topk: list[Positive]
+    valid_metric: str
+    eval_batch_size: Positive
+    metric_decimal_place: NonNegative
+    popularity_buckets: NonNegative
+
+
+class MultimodalSettings(_Settings):
+    """Settings of the models that read item content."""
+
+    item_encoder: str | list[str]
+    image_encoder: str
+    text_encoder: str
+    pretrained: bool | dict[str, bool]
+    pooling: Pooling | dict[str, Pooling]
+    activation: Activation | dict[str, Activation]
+    projection_layers: list[Positive]
+    train_layers: str | list[str] | dict[str, str | list[str]]
+    batch_norm: Literal["frozen", "train"]
+    encoder_dropout: Share | None
+    image_size: Positive | None
+    resize: Literal["squash", "crop", "pad"]
+    transform: Literal["native", "paper"]
+    tokenizer: str | None
+    max_text_length: Positive
+    features: str | None
+    fusion: Literal["sum", "concat"]
+    embedding_size: Positive
+    user_encoder: str
+    n_layers: Positive
+    n_heads: Positive
+    inner_size: Positive | None
+    hidden_dropout_prob: Share
+    attn_dropout_prob: Share
+    hidden_act: Literal["gelu", "relu", "swish", "tanh", "sigmoid"]
+    layer_norm_eps: Rate
+    initializer_range: Rate
+    objective: str
+    reduction: Literal["sum", "mean"] | None
+    negatives: Positive
+    popularity_correction: Annotated[float, Field(ge=0)]
+    mask_own_history: bool
+    gather_negatives: bool
+    window: Literal["windows", "last"]
+    window_remainder: Literal["keep", "drop"]
+    encoder_learning_rate: Rate
+    encoder_weight_decay: Annotated[float, Field(ge=0)]
+    projection_group: Literal["recommender", "encoder"]
+
+
+def setting_names() -> set[str]:
+    """Names of all settings of this package."""
+    return set(RunSettings.model_fields) | set(MultimodalSettings.model_fields)
+
+
+def check(values: dict[str, Any], *, multimodal: bool) -> tuple[dict[str, Any], list[str]]:
+    """Validate and convert the settings in ``values``.
+
+    Returns:
+        The converted values of the settings, and one sentence per problem.
+    """
+    converted: dict[str, Any] = {}
+    problems: list[str] = []
+    schemas = [RunSettings, MultimodalSettings] if multimodal else [RunSettings]
+    for schema in schemas:
+        try:
+            converted |= schema.model_validate(values).model_dump()
+        except ValidationError as error:
+            problems += _sentences(error, values)
+    return converted, problems
+
+
+def _sentences(error: ValidationError, values: dict[str, Any]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for detail in error.errors():
+        key = str(detail["loc"][0])
+        if detail["type"] == "missing":
+            found.setdefault(key, []).append("it is not set")
+        else:
+            found.setdefault(key, []).append(detail["msg"][0].lower() + detail["msg"][1:])
+    return [
+        f"{key}={values.get(key)!r}: {' or '.join(dict.fromkeys(reasons))}."
+        for key, reasons in found.items()
+    ]

@@ -1,0 +1,1 @@
+"""Training on Accelerate: trainer, optimiser groups, checkpoints."""

@@ -1,0 +1,89 @@
+"""The run folder: what a run was, what it measured, and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_morec.errors import MoRecError
+
+
+class RunFolder:
+    """``<checkpoint_dir>/<dataset>/<model>-<hash of the settings>/``.
+
+    Holds ``config.yaml`` (resolved settings), ``metrics.jsonl``, ``results.json``, ``run.log``,
+    ``best/`` and ``last/`` (checkpoints) and TensorBoard events.
+
+    Args:
+        path: the folder.
+        writes: False in all processes but the first.
+
+    Raises:
+        MoRecError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, writes: bool = True):
+        self.path = path
+        self.writes = writes
+        if not writes:
+            return
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise MoRecError(
+                f"The run folder {path} cannot be written ({error.strerror}); choose another place "
+                "with --checkpoint_dir=<folder>."
+            ) from error
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint with the best validation value."""
+        return self.path / "best"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint after the newest epoch, with optimiser state."""
+        return self.path / "last"
+
+    def start_afresh(self) -> None:
+        """Forget the measurements of an earlier run with the same settings."""
+        if self.writes:
+            for name in ("metrics.jsonl", "results.json"):
+                (self.path / name).unlink(missing_ok=True)
+
+    def write_config(self, values: dict[str, Any]) -> None:
+        """Write the resolved settings."""
+        self._write("config.yaml", yaml.safe_dump(values, allow_unicode=True))
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Write the final results."""
+        self._write("results.json", json.dumps(results, indent=2))
+
+    def log_metrics(self, record: dict[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        if self.writes:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def log_to_file(self) -> logging.Handler | None:
+        """Send the package's log to ``run.log`` too; the caller removes the handler."""
+        if not self.writes:
+            return None
+        handler = logging.FileHandler(self.path / "run.log", mode="a", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("recbole_morec").addHandler(handler)
+        return handler
+
+    def _write(self, name: str, text: str) -> None:
+        if self.writes:
+            partial = self.path / f".{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, self.path / name)

@@ -1,0 +1,52 @@
+"""Two gloo processes on a CPU give the numbers of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAGS = [
+    "--model=PixelNet", "--dataset=colours", "--use_gpu=False", "--epochs=2", "--topk=[1,5]",
+    "--valid_metric=NDCG@5", "--hidden_dropout_prob=0", "--attn_dropout_prob=0",
+    "--show_progress=False", "--train_batch_size=15", "--log_tensorboard=False", "--log_interval=1",
+    "--embedding_size=16",
+]  # fmt: skip
+
+
+def launch(processes, world, folder, *flags):
+    command = [sys.executable, str(ROOT / "run_recbole_morec.py")]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone"]
+        command[1:1] = [*torchrun, "--nproc_per_node", str(processes)]
+    command += [*FLAGS, f"--data_path={world.parent}", f"--checkpoint_dir={folder}", *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = (folder / "colours").iterdir()
+    losses = [
+        record["loss"]
+        for line in (run / "metrics.jsonl").open()
+        if (record := json.loads(line))["kind"] == "step"
+    ]
+    return json.loads((run / "results.json").read_text()), losses, load_file(
+        run / "last" / "model.safetensors"
+    )
+
+
+@pytest.mark.parametrize("objective", ["in_batch", "bpr"])
+def test_two_processes_equal_one(world, tmp_path, objective):
+    # 60 rows in batches of 15: the shares of two processes differ in size.
+    flags = [f"--objective={objective}", "--learner=sgd", "--learning_rate=0.1"]
+    one = launch(1, world, tmp_path / "one", *flags)
+    two = launch(2, world, tmp_path / "two", *flags)
+    assert two[0]["training"]["processes"] == 2
+    assert two[1] == pytest.approx(one[1], rel=1e-5)  # the loss of every step
+    for name, tensor in one[2].items():  # plain SGD: weights differ as gradients do
+        assert (two[2][name] - tensor).abs().max() < 1e-5, name
+    for group, metrics in one[0]["test"].items():
+        assert two[0]["test"][group] == pytest.approx(metrics), group
