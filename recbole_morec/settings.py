@@ -72,7 +72,7 @@ class MultimodalSettings(_Settings):
     item_encoder: str | list[str]
     image_encoder: str
     text_encoder: str
-    pretrained: bool | dict[str, bool]
+    pretrained: bool | dict[str, bool] | None
     pooling: Pooling | dict[str, Pooling]
     activation: Activation | dict[str, Activation]
     projection_layers: list[Positive]

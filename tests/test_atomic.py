@@ -267,7 +267,7 @@ def test_content_item_column_may_stand_anywhere(tmp_path):
     ("body", "parts"),
     [
         ("i1\tA\ni2\tB\ni1\tC\n", ["line 4", 'item "i1"', "line 2", "one line per item"]),
-        ("i1\tA\tB\n", ["line 2", "3 fields", "names 2", "unescaped tab"]),
+        ("i1\tA\tB\n", ["line 2", "3 fields", "names 2", "inside a text"]),
         ("i1\n", ["line 2", "1 field,"]),
         ("\tA\n", ["line 2", 'item field "item_id" is empty']),
         ("i1\tC:\\games\n", ["line 2", '"title"', "unknown escape", "\\g", "two backslashes"]),

@@ -68,10 +68,15 @@ def _not_utf8(path: Path, line: int, raw: bytes, error: UnicodeDecodeError) -> s
     )
 
 
-def check_lines(path: Path, columns: int) -> int:
+def check_lines(path: Path, columns: int, separator: str = "\t") -> int:
     """Return the number of rows below the header after checking UTF-8 and the number of fields.
 
     Blank lines at the end of the file do not count. Reads in chunks, so memory is bounded.
+
+    Args:
+        path: the file; no quoting has a meaning in it.
+        columns: fields that a line must have.
+        separator: one ASCII character.
     """
     line = 2
     blank: int | None = None
@@ -84,8 +89,8 @@ def check_lines(path: Path, columns: int) -> int:
                 chunk += b"\n"
             content = np.frombuffer(chunk, dtype=np.uint8)
             ends = np.flatnonzero(content == ord("\n"))
-            tabs = np.searchsorted(np.flatnonzero(content == ord("\t")), ends)
-            found = np.diff(tabs, prepend=0) + 1
+            before = np.searchsorted(np.flatnonzero(content == ord(separator)), ends)
+            found = np.diff(before, prepend=0) + 1
             lengths = np.diff(ends, prepend=-1) - 1
             # A Windows line end leaves one carriage return on an otherwise empty line.
             empty = (lengths == 0) | ((lengths == 1) & (content[ends - 1] == ord("\r")))
@@ -98,9 +103,21 @@ def check_lines(path: Path, columns: int) -> int:
             if blank is not None and last >= 0 and blank < min(first_bad, line + last):
                 raise DataError(f"{path} line {blank}: the line is empty. Delete it.")
             if len(bad):
-                raise DataError(wrong_columns(path, int(first_bad), int(found[bad[0]]), columns))
+                raise DataError(
+                    wrong_columns(path, int(first_bad), int(found[bad[0]]), columns, separator)
+                )
             line += len(ends)
     return (line if blank is None else blank) - 2
+
+
+def check_utf8(path: Path) -> None:
+    """Raise a DataError that names the first line that is not UTF-8, if there is one."""
+    line = 1
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            chunk += file.readline()
+            _check_chunk_utf8(path, chunk, line)
+            line += chunk.count(b"\n")
 
 
 def _check_chunk_utf8(path: Path, chunk: bytes, line: int) -> None:
@@ -149,11 +166,13 @@ def require_field(path: Path, header: Mapping[str, str], role: str, name: str, k
         )
 
 
-def wrong_columns(path: Path, line: int, found: int, expected: int) -> str:
-    more = "an unescaped tab or line break in a text is the usual cause"
+def wrong_columns(path: Path, line: int, found: int, expected: int, separator: str = "\t") -> str:
+    """Say that a line has another number of fields than the header."""
+    name = "tab" if separator == "\t" else f'"{separator}"'
     return (
         f"{path} line {line}: {found} field{'s' if found != 1 else ''}, but the header names "
-        f"{expected}. Fields are separated by one tab; {more}."
+        f"{expected}. Fields are separated by one {name}; a {name} or line break inside a text is "
+        "the usual cause."
     )
 
 

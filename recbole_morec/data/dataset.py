@@ -141,7 +141,7 @@ class MultimodalDataset(RecBoleInterface):
         self.item_tokens = np.array([PAD, *items], dtype=object)
         user_ids = _internal_ids(frame["user"], users)
         item_ids = _internal_ids(frame["item"], items)
-        times = frame["timestamp"].to_numpy() if "timestamp" in frame.columns else None
+        times = frame["time"].to_numpy() if "time" in frame.columns else None
         self.histories = Histories.build(user_ids, item_ids, times, len(self.user_tokens))
         self.repeats = frame.height - frame.select("user", "item").unique().height
 

@@ -26,8 +26,8 @@ class ItemFeatures:
     """Features by internal item id.
 
     Args:
-        columns: field -> int64 ``[N]`` (token) or ``[N, S]`` padded on the right with 0 (token_seq);
-            0 where an item has none.
+        columns: field -> int64 ``[N]`` (token), or ``[N, S]`` padded on the right with 0
+            (token_seq); 0 where an item has none.
         tokens: field -> categories by number, ``[PAD]`` first, in order of appearance.
         types: field -> RecBole's type.
     """
@@ -68,7 +68,9 @@ def read_item_features(path: Path, item_field: str, item_tokens: np.ndarray) -> 
             raise DataError(lines.wrong_columns(path, line, len(cells), len(header)))
         token = cells[item_column]
         if token in seen:
-            raise DataError(f"{path} line {line}: the item {token!r} stands twice. Delete one line.")
+            raise DataError(
+                f"{path} line {line}: the item {token!r} stands twice. Delete one line."
+            )
         seen.add(token)
         if token not in ids:
             continue

@@ -162,7 +162,8 @@ class PrefixBatches(PairBatches):
         self._transform = transform
         self._list_field = dataset.iid_field + config["LIST_SUFFIX"]
         self._length_field = config["ITEM_LIST_LENGTH_FIELD"]
-        self._negative_list_field = config["NEG_PREFIX"] + self._list_field if negative_lists else ""
+        lists = config["NEG_PREFIX"] + self._list_field
+        self._negative_list_field = lists if negative_lists else ""
         self._seed = config["seed"]
 
     def build(self, rows: np.ndarray, epoch: int) -> dict[str, Any]:

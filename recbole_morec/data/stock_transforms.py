@@ -65,7 +65,7 @@ class StockTransform:
             return self._mask(interaction, rows, epoch)
         seeds = random_bits(stream(self._seed, "transform", epoch), rows).tolist()
         changed = []
-        with _own_randomness():
+        with seeded(0):
             for i, seed in enumerate(seeds):
                 random.seed(seed)
                 columns = {key: interaction[key][i : i + 1] for key in interaction}
@@ -86,10 +86,13 @@ class StockTransform:
         return changed
 
     def has_terms(self, interaction: Interaction) -> bool:
-        """False where nothing was masked: RecBole's masked loss would divide 0 by 0."""
+        """False where RecBole's masked loss would divide 0 by 0.
+
+        BERT4Rec takes a masked slot 0 for padding, so a loss needs another masked slot.
+        """
         if not isinstance(self._transform, MaskItemSequence) or len(interaction) == 0:
             return True
-        return bool(interaction[self._transform.POS_ITEMS].any())
+        return bool(interaction[self._transform.MASK_INDEX].any())
 
     def _mask(self, interaction: Interaction, rows: np.ndarray, epoch: int) -> Interaction:
         """Mask a share of each history; with probability ``ft_ratio`` its last item alone."""
@@ -147,9 +150,13 @@ class StockTransform:
 
 
 @contextlib.contextmanager
-def _own_randomness() -> Iterator[None]:
-    state = random.getstate()
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators that RecBole draws from (Python's, numpy's), and put them back."""
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     try:
         yield
     finally:
-        random.setstate(state)
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -31,6 +31,9 @@ class StockScorer(Scorer):
         transform: RecBole's batch transform of the model.
         negative_lists: the model reads a drawn item for every item of the history (DIEN).
         asks_target: the model reads a target even where it only scores (it gets item 1 for all).
+
+    Attributes:
+        one_by_one: True once the model turned out to score single pairs only.
     """
 
     def __init__(
@@ -52,9 +55,10 @@ class StockScorer(Scorer):
         self._seed = config["seed"]
         self._list_field = dataset.iid_field + config["LIST_SUFFIX"]
         self._length_field = config["ITEM_LIST_LENGTH_FIELD"]
-        self._negative_list_field = config["NEG_PREFIX"] + self._list_field if negative_lists else ""
+        lists = config["NEG_PREFIX"] + self._list_field
+        self._negative_list_field = lists if negative_lists else ""
         self._asks_target = asks_target
-        self._one_by_one = False
+        self.one_by_one = False
 
     def prepare(self) -> None:
         drop_caches(self._model)
@@ -88,11 +92,11 @@ class StockScorer(Scorer):
         return self._transform.score(Interaction(fields))
 
     def _all_items(self, interaction: Interaction, count: int) -> Tensor:
-        if not self._one_by_one:
+        if not self.one_by_one:
             try:
                 scores = self._model.full_sort_predict(interaction)
             except NotImplementedError:
-                self._one_by_one = True
+                self.one_by_one = True
             else:
                 return scores.reshape(count, -1).to(interaction[self._dataset.uid_field].device)
         return self._pairs(interaction, count)

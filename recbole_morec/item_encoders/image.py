@@ -18,6 +18,9 @@ from recbole_morec.item_encoders.timm_models import MadeModel, make_timm_model
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _PAPER = (0.5, 0.5, 0.5)
+_MODEL_ERRORS = (
+    *(RuntimeError, ValueError, AssertionError, IndexError, KeyError, TypeError, AttributeError),
+)
 
 
 class ImageEncoder(BackboneEncoder):
@@ -64,11 +67,12 @@ class ImageEncoder(BackboneEncoder):
         """As in the base class; a size that the backbone cannot take is a ConfigError."""
         try:
             super().finish(settings)
-        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        except _MODEL_ERRORS as error:
+            key = "image_size" if settings.image_size else "item_encoder"
             raise ConfigError(
-                f"image_size: {self.name} cannot read images of {self.size} x {self.size} pixels "
-                f"({type(error).__name__}: {error}). Leave image_size empty for the size that the "
-                "model was made for, or try a multiple of 32."
+                f"{key}: {self.name} cannot read images of {self.size} x {self.size} pixels "
+                f"({type(error).__name__}: {error}). If the size is the reason, leave image_size "
+                "empty for the size that the model was made for, or try a multiple of 32."
             ) from error
 
 

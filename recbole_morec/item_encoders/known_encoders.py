@@ -42,7 +42,7 @@ register_card(
             "intermediate_size": 512,
             "max_position_embeddings": 512,
         },
-        pooling="cls",
+        pooling="masked_mean",
         pretrained=False,
         counts="layers",
     )

@@ -166,8 +166,9 @@ def find_card(name: str, folder: Path | None = None) -> EncoderCard:
         return _folder_card(name, found)
     import timm
 
-    if timm.is_model(name):
-        return _timm_card(name, name)
+    for model in (name, name.removeprefix("timm/")):  # timm's hub ids are its model names
+        if timm.is_model(model):
+            return _timm_card(name, model)
     if "/" in name and not name.startswith((".", "/", "~")):
         return EncoderCard(name, None, "transformers", name)
     if "/" in name:

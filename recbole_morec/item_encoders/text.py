@@ -15,6 +15,7 @@ from recbole_morec.item_encoders.registry import EncoderCard
 from recbole_morec.item_encoders.settings import EncoderSettings
 from recbole_morec.item_encoders.tokenizer import find_tokenizer
 from recbole_morec.item_encoders.transformers_models import (
+    check_inputs,
     has_pooler,
     input_names,
     make_model,
@@ -43,15 +44,10 @@ class TextEncoder(BackboneEncoder):
         self.config = config
         self.needs = [TextNeed(tokenizer, settings.text_fields or (), settings.max_text_length)]
         self._inputs = input_names(type(backbone))
+        check_inputs(backbone, "input_ids", card.name)
         try:
-            if self.pooling == "default" and tower_config(config, "text") is not config:
-                self.pooling = "pooler"
             if self.pooling in ("default", "cls"):
-                starts = _starts_with_class_token(tokenizer)
-                self.has_class_token = starts and not self._reads_left_to_right()
-                self.pooling = "cls" if self.has_class_token else self.pooling
-            if self.pooling == "default":
-                self.pooling = "masked_mean"
+                self._choose_pooling(tower=tower_config(config, "text") is not config)
             self.finish(settings)
         except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
@@ -66,14 +62,28 @@ class TextEncoder(BackboneEncoder):
         return {"text_ids": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}
 
     @torch.no_grad()
-    def _reads_left_to_right(self) -> bool:
-        """Whether the first token sees only itself: then its state says nothing of the text."""
+    def _choose_pooling(self, tower: bool) -> None:
+        """Settle ``default``, and whether the first token stands for the text.
+
+        Two texts that differ in their second token tell a model that reads left to right: its
+        first token sees only itself.
+        """
         self.backbone.eval()
-        content = self.probe_content()
-        ids = content["text_ids"].repeat(2, 1)
+        ids = self.probe_content()["text_ids"].repeat(2, 1)
         ids[1, 1] = ids[0, 2]
-        tokens, _ = self.tokens({"text_ids": ids, "text_mask": torch.ones_like(ids) > 0})
-        return torch.equal(tokens[0, 0], tokens[1, 0])
+        outputs = self._run({"text_ids": ids, "text_mask": torch.ones_like(ids) > 0})
+        if self.pooling == "default" and tower and outputs.get("pooler_output") is not None:
+            self.pooling = "pooler"
+            return
+        states = self._states(outputs)
+        if states.shape[1] == 1:
+            self.pooling = "pooler" if self.pooling == "default" else self.pooling
+            return
+        first = states[:, 0]
+        starts = _starts_with_class_token(self.needs[0].tokenizer)
+        self.has_class_token = starts and not torch.equal(first[0], first[1])
+        if self.pooling == "default":
+            self.pooling = "cls" if self.has_class_token else "masked_mean"
 
     def _run(self, content: Content) -> Any:
         ids, mask = content["text_ids"], content["text_mask"]
@@ -89,9 +99,16 @@ class TextEncoder(BackboneEncoder):
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``."""
-        outputs = self._run(content)
+        states, mask = self._states(self._run(content)), content["text_mask"]
+        # A model that shortens or lengthens its text says nothing of which states are real.
+        return states, mask if states.shape[1] == mask.shape[1] else None
+
+    def _states(self, outputs: Any) -> Tensor:
         states = outputs.get("last_hidden_state")
-        return first_tensor(outputs, (3,)) if states is None else states, content["text_mask"]
+        states = first_tensor(outputs, (3,)) if states is None else states
+        if states is None:  # a model of whole texts (DPR)
+            states = outputs["pooler_output"].unsqueeze(1)
+        return states
 
     def own_pooling(self, content: Content) -> Tensor:
         """The model's own pooling layer, ``[n, D]``."""
@@ -133,7 +150,7 @@ def build_text(
             f"tokens, {card.name} knows {size}; use the tokenizer that belongs to the model."
         )
     limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and settings.max_text_length > limit:
+    if limit is not None and 0 < limit < settings.max_text_length:  # XLNet: -1 is no limit
         raise ConfigError(
             f"max_text_length: {settings.max_text_length} is more than the {limit} tokens that "
             f"{card.name} can read."

@@ -136,6 +136,27 @@ def input_names(model: type[nn.Module]) -> tuple[str, ...]:
     return tuple(inspect.signature(model.forward).parameters)[1:]
 
 
+def check_inputs(model: nn.Module, given: str, name: str) -> None:
+    """Refuse a model whose ``forward`` wants more than ids or pixels.
+
+    Raises:
+        ConfigError: naming what only the model's own processor makes (``grid_thw``, ``bbox``).
+    """
+    parameters = list(inspect.signature(type(model).forward).parameters.values())[1:]
+    required = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    missing = [p for p in required if p != given]
+    if given not in input_names(type(model)) or missing:
+        wants = ", ".join(missing) or ", ".join(p.name for p in parameters[:3])
+        raise ConfigError(
+            f"item_encoder {name!r}: {type(model).__name__} does not run on {given} alone; it "
+            f"wants {wants} from its own processor."
+        )
+
+
 def make_model(card: EncoderCard, settings: EncoderSettings, config: Any) -> nn.Module:
     """Build the tower for ``card.modality``, random or with its weights.
 

@@ -20,6 +20,7 @@ from recbole_morec.item_encoders.registry import EncoderCard, register_source
 from recbole_morec.item_encoders.settings import EncoderSettings
 from recbole_morec.item_encoders.text import build_text
 from recbole_morec.item_encoders.transformers_models import (
+    check_inputs,
     has_pooler,
     input_names,
     load_config,
@@ -53,6 +54,7 @@ class TransformersImageEncoder(ImageEncoder):
         super().__init__(card, backbone, settings, size, mean, std)
         self.config = config
         self._inputs = input_names(type(backbone))
+        check_inputs(backbone, "pixel_values", card.name)
         self.has_class_token = any(
             _CLASS_TOKEN.search(name) for name, _ in backbone.named_parameters()
         )
@@ -70,7 +72,7 @@ class TransformersImageEncoder(ImageEncoder):
             inputs["noise"] = steps.expand(len(pixels), count)
         return self.backbone(**inputs, return_dict=True)
 
-    def _tokens(self, outputs: Any) -> Tensor:
+    def _tokens(self, outputs: Any, n: int) -> Tensor:
         states = outputs.get("last_hidden_state")
         if states is None:
             states = first_tensor(outputs, (3, 4))
@@ -85,11 +87,14 @@ class TransformersImageEncoder(ImageEncoder):
             width = getattr(self.backbone.config, "hidden_size", None)
         if width not in (states.shape[1], states.shape[-1]):
             width = None
-        return flatten_map(states, width)
+        tokens = flatten_map(states, width)
+        if len(tokens) == 1 < n:  # images packed one after another into one sequence (Pixtral)
+            tokens = tokens.reshape(n, -1, tokens.shape[-1])
+        return tokens
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Last hidden states, ``[n, T, D]``; feature maps are flattened."""
-        return self._tokens(self._run(content)), None
+        return self._tokens(self._run(content), len(content["image"])), None
 
     def own_pooling(self, content: Content) -> Tensor:
         """Pooler output, else class token, else the mean of the tokens, ``[n, D]``."""
@@ -99,7 +104,7 @@ class TransformersImageEncoder(ImageEncoder):
             return pooled.flatten(1)
         if self.pooling == "pooler":
             raise ConfigError(f"pooling: {self.name} has no pooler; use cls or mean.")
-        tokens = self._tokens(outputs)
+        tokens = self._tokens(outputs, len(content["image"]))
         return tokens[:, 0] if self.has_class_token else masked_mean(tokens, None)
 
     def architecture(self) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def _preprocessor(card: EncoderCard, settings: EncoderSettings) -> dict[str, Any
     """Return image size, mean and std as saved, or as ``preprocessor_config.json`` says."""
     saved = settings.architecture
     if saved is not None:
-        return {"size": saved["image_size"], "mean": saved["mean"], "std": saved["std"]}
+        return {"size": saved.get("image_size"), "mean": saved.get("mean"), "std": saved.get("std")}
     if card.model is None:
         return {}
     place = locate(card)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from recbole.model.abstract_recommender import AutoEncoderMixin
-from recbole.utils import InputType, ModelType
+from recbole.utils import ModelType
 from torch import Tensor
 
 from recbole_morec import parallel
@@ -19,11 +19,12 @@ from recbole_morec.data.stock_batches import (
     WholeBatches,
 )
 from recbole_morec.data.stock_negatives import StockNegatives
-from recbole_morec.data.stock_transforms import StockTransform
+from recbole_morec.data.stock_transforms import StockTransform, seeded
 from recbole_morec.evaluation.stock_scorer import StockScorer
 from recbole_morec.models.adapter import ModelAdapter
 from recbole_morec.models.stock_limits import refuse
 from recbole_morec.models.stock_state import drop_caches, read_state, write_state
+from recbole_morec.randomness import stream
 
 # Auto-encoders by behaviour that do not inherit RecBole's mixin.
 _USER_ROWS = {"ENMF", "DiffRec", "LDiffRec"}
@@ -64,8 +65,9 @@ class StockAdapter(ModelAdapter):
         if self._name == "FEARec":
             prefixes = PrefixBatches(config, dataset, None, self._transform)
             view = dataset.copy(prefixes.all_prefixes())
-        self.model = config.model_class(config, view)
-        self._clustered: int | None = None
+        with seeded(stream(config["seed"], "stock model")):
+            self.model = config.model_class(config, view)
+        self._epoch: int | None = None
 
     def batches(self) -> StockBatches:
         config, dataset = self.config, self.dataset
@@ -84,8 +86,11 @@ class StockAdapter(ModelAdapter):
             return self._count(batch)
         if not batch["has_terms"]:
             return self._zero()
-        self._cluster(batch)
-        losses = self.model.calculate_loss(batch["interaction"])
+        # Some losses draw from Python's or numpy's global generator (FEARec, S3Rec, DGCF).
+        place = (batch["epoch"], batch["step"], parallel.rank())
+        with seeded(stream(self.config["seed"], "stock loss", *place)):
+            self._start_epoch(batch["epoch"])
+            losses = self.model.calculate_loss(batch["interaction"])
         if isinstance(losses, tuple):
             if self._name == "NCL" and batch["epoch"] < self.config["warm_up_step"]:
                 losses = losses[:-1]
@@ -119,9 +124,6 @@ class StockAdapter(ModelAdapter):
             # RecBole's context models read labels from the data; histories hold positives alone.
             args |= {"distribution": "uniform", "sample_num": 1, "alpha": 1.0}
         sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        if sequential and self.config["MODEL_INPUT_TYPE"] == InputType.POINTWISE:
-            if self.config["loss_type"] == "CE":
-                return None
         return StockNegatives(self.dataset, args, self.config["seed"], repeatable=sequential)
 
     def _count(self, batch: dict[str, Any]) -> Tensor:
@@ -134,13 +136,16 @@ class StockAdapter(ModelAdapter):
             self.model.max_cnt = self.model.item_cnt.max(dim=0)[0]
         return loss
 
-    def _cluster(self, batch: dict[str, Any]) -> None:
-        """NCL clusters its embeddings at the start of every ``m_step``-th epoch."""
-        if self._name != "NCL" or batch["epoch"] == self._clustered:
+    def _start_epoch(self, epoch: int) -> None:
+        """What two models do before an epoch: NCL clusters its embeddings, SGL draws its graphs."""
+        if epoch == self._epoch:
             return
-        if batch["epoch"] % self.config["m_step"] == 0 or self._clustered is None:
+        if self._name == "NCL" and (epoch % self.config["m_step"] == 0 or self._epoch is None):
             self.model.e_step()
-            self._clustered = batch["epoch"]
+        if self._name == "SGL":
+            with seeded(stream(self.config["seed"], "graphs", epoch)):
+                self.model.graph_construction()
+        self._epoch = epoch
 
     def _zero(self) -> Tensor:
         """Zero with a (zero) gradient for every parameter."""

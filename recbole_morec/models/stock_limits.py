@@ -5,20 +5,19 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from recbole.utils import FeatureSource, ModelType
+from recbole.utils import FeatureSource
 
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.errors import ConfigError
+from recbole_morec.models.lookup import stock_models
 
-_BY_TYPE = {
-    ModelType.KNOWLEDGE: "it reads a knowledge graph (.kg and .link files), and datasets here have "
-    "none",
-    ModelType.DECISIONTREE: "it is a decision tree that its own library fits to labelled rows, not "
-    "a model that ranks a catalogue",
-}
+_GRAPH = "it reads a knowledge graph (.kg and .link files), and datasets here have none"
+_ENTITIES = "it reads pretrained entity embeddings (.ent file), and datasets here have none"
+_TREE = "it is a set of decision trees, which its own library fits to labelled rows"
+_BY_FAMILY = {"knowledge_aware_recommender": _GRAPH, "exlib_recommender": _TREE}
 _BY_NAME = {
-    "GRU4RecKG": "it reads pretrained entity embeddings (.ent file), and datasets here have none",
-    "KSR": "it reads pretrained entity embeddings (.ent file), and datasets here have none",
+    "GRU4RecKG": _ENTITIES,
+    "KSR": _ENTITIES,
     "RecVAE": "it trains encoder and decoder in turns with two optimisers, and training here has "
     "one; use MultiVAE",
     "LDiffRec": "it clusters item embeddings from a file item_emb.npy of an earlier model; use "
@@ -40,14 +39,14 @@ FEATURE_SETTINGS = {
 _EXTRAS = {"NCL": ("faiss", "faiss-cpu")}
 
 
-def why_not(model_class: type) -> str | None:
-    """The reason why a stock model cannot run, or ``None``."""
-    name = model_class.__name__
-    if name in _BY_NAME:
-        return _BY_NAME[name]
+def why_not(name: str) -> str | None:
+    """The reason why a stock model cannot run here, or ``None``; imports nothing."""
+    family = stock_models()[name].split(".")[2]
+    if name in _BY_NAME or family in _BY_FAMILY:
+        return _BY_NAME.get(name) or _BY_FAMILY[family]
     if name in _EXTRAS and importlib.util.find_spec(_EXTRAS[name][0]) is None:
         return f"it needs the package {_EXTRAS[name][0]}: pip install {_EXTRAS[name][1]}"
-    return _BY_TYPE.get(model_class.type)
+    return None
 
 
 def refuse(config: Any, dataset: MultimodalDataset) -> None:
@@ -57,7 +56,7 @@ def refuse(config: Any, dataset: MultimodalDataset) -> None:
         ConfigError: the reason, and what to do.
     """
     name = config.model_class.__name__
-    reason = why_not(config.model_class)
+    reason = why_not(name)
     if reason is not None:
         raise ConfigError(f"model={name}: this model of RecBole cannot run here: {reason}.")
     if name in FIRST_STAGE:

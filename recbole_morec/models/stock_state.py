@@ -28,8 +28,8 @@ def drop_caches(model: nn.Module) -> None:
 def read_state(model: nn.Module) -> dict[str, Tensor | int | float | str | None]:
     """The state that parameters do not hold, as tensors and scalars.
 
-    Modules are left out (their parameters are in ``state_dict``), and so are caches. A sparse matrix
-    becomes four tensors ``name.data``, ``name.indices``, ``name.indptr`` and ``name.shape``.
+    Modules are left out (their parameters are in ``state_dict``), and so are caches. A sparse
+    matrix becomes four tensors ``name.data``, ``name.indices``, ``name.indptr`` and ``name.shape``.
 
     Raises:
         CheckpointError: a value that cannot be written without pickle.

@@ -1,22 +1,23 @@
 """What an ideal recommender gets in the colour world, and what it gets when half blind.
 
 An *ideal reader* knows the world's parameters (the odds, how often states stay, how favoured each
-object and topic is), the popularity weight and the cluster of every warm item (years of data
-would tell), and reads the classes of every cover and title without error. It does not know the
-users' favourites, states or clusters, nor weights and clusters of cold items: it infers the
-former from the history by filtering, and puts the mean in place of the latter. It knows the share
-of users who end with a cold item, not which users do.
+object and topic is), how popular every warm item is and its cluster (data would tell), and reads
+the classes of covers and titles without error. It does not know the users' favourites, states or
+clusters, nor popularity and clusters of cold items: it infers the former from the history by
+filtering, and puts the mean in place of the latter. It knows the share of users who end with a
+cold item, not which users do.
 
     full            reads covers and titles
-    title_blind     reads covers only; titles are marginalised, in the history and in candidates
+    title_blind     reads covers only
     picture_blind   reads titles only
-    content_blind   reads neither: popularity and clusters, what IDs alone could tell at once
+    content_blind   reads neither: popularity and clusters
     probe           title_blind, with covers read by a linear probe on their mean colour
     known_state     full, but told the user's true state at the last row of the history and the
                     user's cluster: an upper bound
     popularity      number of training interactions
 
-All rank the whole catalogue for each user's last item, with the user's history left out.
+What is not read is marginalised, in the history and in the candidates. All rank the whole
+catalogue for each user's last item, with the user's history left out.
 """
 
 from __future__ import annotations
@@ -25,15 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_morec.sample.world import (
-    CELLS,
-    CLUSTERS,
-    SHAPES,
-    TOPICS,
-    World,
-    match_odds,
-    object_odds,
-)
+from recbole_morec.sample.world import CELLS, CLUSTERS, TOPICS, World, match_odds, object_odds
 
 # The filter's guess of where a state jumps to: mostly back to what the history has shown.
 _JUMP_BACK = 0.6
@@ -44,35 +37,71 @@ class Factor:
     """One part of the taste: a hidden state, and how likely each item is under it.
 
     Attributes:
-        odds: float64 `[states, n_items]`.
+        likelihood: relative to the item's weight, float64 `[states, n_items]`.
         share: prior of the states, float64 `[states]`.
         stay: probability that the state stays from one row to the next.
     """
 
-    odds: np.ndarray
+    likelihood: np.ndarray
     share: np.ndarray
     stay: float
 
 
 def object_factor(world: World, reading: np.ndarray | None = None) -> Factor:
-    """The picture part; `reading` is a distribution over cells per item `[n_items, CELLS]`."""
-    reading = np.eye(CELLS)[world.cell] if reading is None else reading
-    return Factor(
-        object_odds(world.taste) @ reading.T, world.object_share, world.taste.stay_object
-    )
+    """The picture part; see `read_factor`. Classes are the cells."""
+    share, stay = world.object_share, world.taste.stay_object
+    return read_factor(world, object_odds(world.taste), world.cell, share, stay, reading)
 
 
-def topic_factor(world: World) -> Factor:
-    """The title part, read without error."""
-    odds = match_odds(len(TOPICS), world.taste.topic)[:, world.topic]
-    return Factor(odds, world.topic_share, world.taste.stay_topic)
+def topic_factor(world: World, reading: np.ndarray | None = None) -> Factor:
+    """The title part; see `read_factor`. Classes are the topics."""
+    odds = match_odds(len(TOPICS), world.taste.topic)
+    share, stay = world.topic_share, world.taste.stay_topic
+    return read_factor(world, odds, world.topic, share, stay, reading)
 
 
 def cluster_factor(world: World) -> Factor:
-    """The part that no content shows; a cold item's cluster is unknown, so its odds are the mean."""
-    odds = match_odds(CLUSTERS, world.taste.cluster)[:, world.cluster]
-    odds[:, world.cold] = (world.taste.cluster + CLUSTERS - 1) / CLUSTERS
-    return Factor(odds, np.full(CLUSTERS, 1 / CLUSTERS), 1.0)
+    """The part that no content shows: known for warm items, never for cold ones."""
+    odds = match_odds(CLUSTERS, world.taste.cluster)
+    reading = np.eye(CLUSTERS)[world.cluster]
+    reading[world.cold] = 1 / CLUSTERS
+    share = np.full(CLUSTERS, 1 / CLUSTERS)
+    return read_factor(world, odds, world.cluster, share, 1.0, reading)
+
+
+def read_factor(
+    world: World,
+    odds: np.ndarray,
+    classes: np.ndarray,
+    share: np.ndarray,
+    stay: float,
+    reading: np.ndarray | None,
+) -> Factor:
+    """Make a factor from what is read of the items.
+
+    Args:
+        odds: of a class (column) under a state (row), `[states, classes]`.
+        classes: the true class of each item, `[n_items]`.
+        share, stay: see `Factor`.
+        reading: a distribution over the classes per item, `[n_items, classes]`; None reads right.
+
+    A warm item's popularity is known from data, whatever is read of it: its likelihoods are scaled
+    so that their mean over the states is the true one.
+    """
+    warm_weight = np.where(world.cold, 0.0, world.weight)
+    true = odds[:, classes]
+    true = true / (true @ warm_weight)[:, None]
+    if reading is None:
+        return Factor(true, share, stay)
+    seen = odds @ reading.T
+    seen = seen / (seen @ warm_weight)[:, None]
+    scale = np.where(world.cold, 1.0, (share @ true) / (share @ seen))
+    return Factor(seen * scale, share, stay)
+
+
+def nothing_read(world: World, classes: int) -> np.ndarray:
+    """The reading of the blind, `[n_items, classes]`."""
+    return np.full((world.n_items, classes), 1 / classes)
 
 
 def known_weight(world: World) -> np.ndarray:
@@ -88,30 +117,24 @@ def next_item_scores(world: World, factors: list[Factor]) -> np.ndarray:
     The factors are filtered one by one, as if independent given the history; history items score
     minus infinity.
     """
-    weight = known_weight(world)
-    warm_weight = np.where(world.cold, 0.0, weight)
-    scores = np.ones((world.n_users, world.n_items))
+    scores = np.tile(known_weight(world), (world.n_users, 1))
     for factor in factors:
-        likelihood = factor.odds / (factor.odds @ warm_weight)[:, None]
-        scores *= _filtered(world, factor, likelihood) @ likelihood
-    return _with_launch(world, scores * weight)
+        scores *= _filtered(world, factor) @ factor.likelihood
+    return _with_launch(world, scores)
 
 
 def known_state_scores(world: World) -> np.ndarray:
     """As `next_item_scores`, told the true state at the last history row and the cluster."""
     before_last = world.offsets[1:] - 2
-    weight = known_weight(world)
-    warm_weight = np.where(world.cold, 0.0, weight)
-    scores = np.ones((world.n_users, world.n_items))
+    scores = np.tile(known_weight(world), (world.n_users, 1))
     for factor, state in (
         (object_factor(world), world.objects[before_last]),
         (topic_factor(world), world.topics[before_last]),
         (cluster_factor(world), world.user_cluster),
     ):
-        likelihood = factor.odds / (factor.odds @ warm_weight)[:, None]
-        moved = (1 - factor.stay) * factor.share @ likelihood
-        scores *= factor.stay * likelihood[state] + moved
-    return _with_launch(world, scores * weight)
+        moved = (1 - factor.stay) * factor.share @ factor.likelihood
+        scores *= factor.stay * factor.likelihood[state] + moved
+    return _with_launch(world, scores)
 
 
 def popularity_scores(world: World) -> np.ndarray:
@@ -174,20 +197,22 @@ def oracle_figures(world: World, mean_colours: np.ndarray) -> dict[str, dict]:
         mean_colours: mean red, green and blue of each cover, float64 `[n_items, 3]`.
     """
     pictures, titles, clusters = object_factor(world), topic_factor(world), cluster_factor(world)
+    no_pictures = object_factor(world, nothing_read(world, CELLS))
+    no_titles = topic_factor(world, nothing_read(world, len(TOPICS)))
     probed = object_factor(world, probe_reading(world, mean_colours))
     scores = {
         "full": lambda: next_item_scores(world, [pictures, titles, clusters]),
-        "title_blind": lambda: next_item_scores(world, [pictures, clusters]),
-        "picture_blind": lambda: next_item_scores(world, [titles, clusters]),
-        "content_blind": lambda: next_item_scores(world, [clusters]),
-        "probe": lambda: next_item_scores(world, [probed, clusters]),
+        "title_blind": lambda: next_item_scores(world, [pictures, no_titles, clusters]),
+        "picture_blind": lambda: next_item_scores(world, [no_pictures, titles, clusters]),
+        "content_blind": lambda: next_item_scores(world, [no_pictures, no_titles, clusters]),
+        "probe": lambda: next_item_scores(world, [probed, no_titles, clusters]),
         "known_state": lambda: known_state_scores(world),
         "popularity": lambda: popularity_scores(world),
     }
     return {name: at_ten(world, score()) for name, score in scores.items()}
 
 
-def _filtered(world: World, factor: Factor, likelihood: np.ndarray) -> np.ndarray:
+def _filtered(world: World, factor: Factor) -> np.ndarray:
     """Distribution of the state at the last row, given the rows before, `[n_users, states]`."""
     history = np.diff(world.offsets) - 1
     expected = np.tile(factor.share, (world.n_users, 1))
@@ -195,7 +220,7 @@ def _filtered(world: World, factor: Factor, likelihood: np.ndarray) -> np.ndarra
     for step in range(int(history.max())):
         users = np.flatnonzero(history > step)
         items = world.items[world.offsets[users] + step]
-        belief = expected[users] * likelihood[:, items].T
+        belief = expected[users] * factor.likelihood[:, items].T
         belief /= belief.sum(1, keepdims=True)
         shown[users] += belief
         back = shown[users] / (step + 1)
@@ -227,7 +252,3 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return odds / odds.sum(1, keepdims=True)
 
-
-def cell_name(cell: int) -> tuple[int, int]:
-    """The (colour, shape) numbers of a cell."""
-    return divmod(cell, len(SHAPES))

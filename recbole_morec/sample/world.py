@@ -39,23 +39,26 @@ class Taste:
             shape only.
         topic, cluster: odds of an item of the current topic, of the user's cluster.
         stay_object, stay_topic: probability that the state stays for the next interaction.
+        liked_objects, liked_topics: fewest and most favourites of a user.
         zipf: exponent of the popularity weights, `(rank + zipf_shift) ** -zipf`.
         object_zipf, topic_zipf: the same for how many users favour an object or a topic.
         cold_items: share of the items that come out last.
         cold_users: share of the users whose last interaction is with a cold item.
     """
 
-    both: float = 150.0
-    colour: float = 6.0
-    shape: float = 4.0
-    topic: float = 12.0
+    both: float = 2500.0
+    colour: float = 10.0
+    shape: float = 5.0
+    topic: float = 60.0
     cluster: float = 3.0
-    stay_object: float = 0.88
+    stay_object: float = 0.94
     stay_topic: float = 0.88
-    zipf: float = 0.7
-    zipf_shift: float = 20.0
-    object_zipf: float = 0.6
-    topic_zipf: float = 0.3
+    liked_objects: tuple[int, int] = (2, 3)
+    liked_topics: tuple[int, int] = (3, 4)
+    zipf: float = 0.45
+    zipf_shift: float = 15.0
+    object_zipf: float = 1.7
+    topic_zipf: float = 0.5
     cold_items: float = 0.11
     cold_users: float = 0.15
 
@@ -158,8 +161,8 @@ def make_world(seed: int, n_items: int, n_users: int, taste: Taste | None = None
     visits_launch[rng.permutation(n_users)[: round(taste.cold_users * n_users)]] = True
     user_cluster = rng.integers(CLUSTERS, size=n_users)
 
-    objects = _drift(rng, length, object_share, taste.stay_object, favourites=(2, 3))
-    topics = _drift(rng, length, topic_share, taste.stay_topic, favourites=(1, 3))
+    objects = _drift(rng, length, object_share, taste.stay_object, favourites=taste.liked_objects)
+    topics = _drift(rng, length, topic_share, taste.stay_topic, favourites=taste.liked_topics)
     items = _draw_items(
         rng,
         length,

@@ -147,7 +147,7 @@ class ImageFolderReader:
 
         bar = tqdm(total=len(self), desc="images", unit="image", disable=not progress, leave=False)
         bad: list[tuple[int, str]] = []
-        with bar, ThreadPoolExecutor(_usable_cpus()) as pool:
+        with bar, ThreadPoolExecutor(usable_cpus()) as pool:
             for block, found in zip(blocks, pool.map(decode, blocks), strict=True):
                 bad += found
                 bar.update(len(block))
@@ -234,7 +234,7 @@ def read_image(path: Path, size: int, resize: str = "squash") -> np.ndarray:
         BadImageError: the file is missing, empty, truncated or not an image.
     """
     # Draft only looks at the shorter side, so twice the size leaves resizing enough to average.
-    image = _open(path, lambda opened: opened.draft(None, (size//4, size//4)))
+    image = _open(path, lambda opened: opened.draft(None, (2 * size, 2 * size)))
     pixels = np.asarray(_RESIZE[resize](image, size))
     return pixels.transpose(2, 0, 1)
 
@@ -262,7 +262,8 @@ def _open(path: Path, prepare: Callable[[Image.Image], object]) -> Image.Image:
     def decode(opened: Image.Image, _: bytes) -> Image.Image:
         prepare(opened)
         opened.load()
-        return _to_rgb(ImageOps.exif_transpose(opened))
+        ImageOps.exif_transpose(opened, in_place=True)
+        return _to_rgb(opened)
 
     return _guarded(path, decode)
 
@@ -361,7 +362,8 @@ def _unknown(key: str, value: object, options: Sequence[str]) -> str:
     )
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

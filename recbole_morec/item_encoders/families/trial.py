@@ -1,0 +1,175 @@
+"""Builds and runs one small member of a family, forward and backward, as training would."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_morec.errors import MoRecError
+from recbole_morec.item_encoders.base import ImageNeed, ItemEncoder
+from recbole_morec.item_encoders.build import build_item_encoder
+from recbole_morec.item_encoders.families.tiny_configs import tiny_values
+from recbole_morec.item_encoders.registry import EncoderCard, builder_of
+from recbole_morec.item_encoders.settings import read_settings
+from recbole_morec.item_encoders.transformers_models import load_config, model_class
+
+DIM = 4
+LARGEST = 3e7  # parameters; a trial is meant for a small machine
+TEXTS = ("a red shirt", "blue")
+WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "red", "blue", "green", "shirt", "dress")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One family and the small member that stands for it.
+
+    Attributes:
+        library: ``timm`` or ``transformers``.
+        family: timm's module, or transformers' model type.
+        reads: ``image`` or ``text``.
+        name: timm's model name, or transformers' class of the part that is used.
+        size: image size of the trial, None for text and for the model's own.
+        changes: arguments of the timm model, or changes to the tiny config.
+        problem: why it does not run; empty if it does.
+    """
+
+    library: str
+    family: str
+    reads: str
+    name: str = ""
+    size: int | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def try_member(member: Member, folder: Path) -> str:
+    """Return the problem of a family, empty if it runs.
+
+    Args:
+        member: what to try.
+        folder: a folder with a ``tokenizer`` (see :func:`write_tokenizer`).
+    """
+    try:
+        run_member(member, folder)
+    except Exception as error:
+        # Whatever a model of a foreign library raises is what the table is to say.
+        text = str(error).strip().splitlines()
+        first = text[0] if text else ""
+        kind = "" if isinstance(error, MoRecError) else f"{type(error).__name__}: "
+        return f"{kind}{first}"[:300] or type(error).__name__
+    return ""
+
+
+def run_member(member: Member, folder: Path) -> ItemEncoder:
+    """Build the member with random weights, encode two items and go backward.
+
+    Raises:
+        AssertionError: no finite vectors ``[2, d]``, a trained parameter without gradient, or an
+            architecture that does not build the same modules again.
+    """
+    torch.manual_seed(0)
+    dataset = SimpleNamespace(item_tokens=["[PAD]", "a", "b"], item_num=3, folder=folder)
+    encoder = _build(member, dataset)
+    encoder.train()
+    content = sample_content(encoder)
+    vectors = encoder(content)
+    assert vectors.shape == (2, DIM), f"item vectors of shape {tuple(vectors.shape)}"
+    assert vectors.isfinite().all(), "item vectors that are not finite"
+    vectors.sum().backward()
+    without = [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without, f"no gradient reaches {', '.join(without[:3])}"
+    with torch.no_grad():
+        tokens, mask = encoder.tokens(content)
+    assert tokens.ndim == 3, f"tokens of shape {tuple(tokens.shape)}"
+    assert len(tokens) == 2, f"tokens of shape {tuple(tokens.shape)}"
+    assert mask is None or mask.shape == tokens.shape[:2], "a mask that does not fit the tokens"
+    return encoder
+
+
+def rebuild(encoder: ItemEncoder, folder: Path) -> ItemEncoder:
+    """Build the encoder again from its :meth:`~ItemEncoder.architecture`, with its weights."""
+    dataset = SimpleNamespace(item_tokens=["[PAD]", "a", "b"], item_num=3, folder=folder)
+    config = {
+        "item_encoder": encoder.name,
+        "embedding_size": DIM,
+        "activation": "none",
+        "item_encoder_architecture": json.loads(json.dumps(encoder.architecture())),
+    }
+    again = build_item_encoder(config, dataset, load_weights=False)
+    again.load_state_dict(encoder.state_dict())
+    return again
+
+
+def _build(member: Member, dataset: Any) -> ItemEncoder:
+    architecture = None
+    arguments = member.changes
+    if member.library == "transformers":
+        architecture = {"config": transformers_values(member)}
+        arguments = {}
+    settings = read_settings(
+        {"embedding_size": DIM, "image_size": member.size, "activation": "none"},
+        member.reads,
+        load_weights=False,
+        architecture=architecture,
+    )
+    card = EncoderCard(
+        f"{member.library}:{member.family}",
+        member.reads,
+        member.library,
+        member.name or None,
+        arguments,
+        pretrained=False,
+    )
+    if architecture is not None:
+        config = load_config(card, architecture)
+        with torch.device("meta"):
+            model = model_class(config, member.family)(config)
+        count = sum(p.numel() for p in model.parameters())
+        assert count < LARGEST, f"{count / 1e6:.0f} million parameters even when shrunk"
+    return builder_of(card)(card, settings, dataset)
+
+
+def transformers_values(member: Member) -> dict[str, Any]:
+    """Return the values of the tiny config of a ``transformers`` model type."""
+    from transformers import CONFIG_MAPPING
+
+    config_class = CONFIG_MAPPING[member.family]
+    return {"model_type": member.family, **tiny_values(config_class, member.changes)}
+
+
+def sample_content(encoder: ItemEncoder) -> dict[str, Tensor]:
+    """Content of two items for any encoder: noise images, two short texts."""
+    content: dict[str, Tensor] = {"items": torch.tensor([1, 2])}
+    for need in encoder.needs:
+        if isinstance(need, ImageNeed):
+            generator = torch.Generator().manual_seed(0)
+            shape = (2, 3, need.size, need.size)
+            content["image"] = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+        else:
+            tokens = need.tokenizer(list(TEXTS), padding=True, return_tensors="pt")
+            content["text_ids"] = tokens["input_ids"]
+            content["text_mask"] = tokens["attention_mask"].bool()
+    return content
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of ten words to ``folder/tokenizer``."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    target = folder / "tokenizer"
+    target.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(target / "tokenizer.json"))
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]"}
+    special |= {"sep_token": "[SEP]", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (target / "tokenizer_config.json").write_text(json.dumps(special), encoding="utf-8")

@@ -1,0 +1,145 @@
+"""Settings: the property chain, strict keys, all errors at once."""
+
+import pytest
+import yaml
+
+from recbole_morec import settings as schema
+from recbole_morec.cli import _settings as read_flags
+from recbole_morec.config import PROPERTIES, MoRecConfig, parse_value
+from recbole_morec.errors import ConfigError
+from recbole_morec.models.lookup import find_model, is_ours, our_models, stock_models
+
+
+def build(world, model="PixelNet", files=(), **overrides):
+    return MoRecConfig(model, "colours", files, {"data_path": str(world.parent), **overrides})
+
+
+def test_later_files_win_and_the_command_line_wins_over_all(world, tmp_path):
+    first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
+    first.write_text("epochs: 3\nn_layers: 3\nseed: 3\n")
+    second.write_text("n_layers: 4\nseed: 4\n")
+    config = build(world, files=[first, second], seed=5)
+    assert (config["epochs"], config["n_layers"], config["seed"]) == (3, 4, 5)
+
+
+def test_the_dataset_overrules_the_model_and_the_user_overrules_both(world):
+    # PixelNet's own yaml says bpr; the dataset's yaml says in_batch.
+    assert yaml.safe_load((PROPERTIES / "model" / "PixelNet.yaml").read_text())["objective"] == "bpr"
+    assert build(world)["objective"] == "in_batch"
+    assert build(world, objective="bpr")["objective"] == "bpr"
+
+
+def test_image_and_text_stand_for_the_datasets_encoders(world):
+    assert build(world)["item_encoder"] == "tiny_convnext"
+    assert build(world, "MoRec")["item_encoder"] == "tiny_bert"
+    both = build(world, item_encoder="image+text")
+    assert both["item_encoder"] == ["tiny_convnext", "tiny_bert"]
+
+
+def test_stock_models_keep_recboles_defaults(world):
+    config = build(world, "SASRec")
+    assert (config["hidden_size"], config["hidden_dropout_prob"]) == (64, 0.5)
+    assert (config["train_batch_size"], config["learner"]) == (2048, "adam")
+    assert config["train_neg_sample_args"]["distribution"] == "none"  # or SASRec would refuse
+
+
+def test_protocol_fills_what_is_left_open(world):
+    config = build(world, protocol="morec", MAX_ITEM_LIST_LENGTH=7)
+    assert config["truncate_history"] == 10
+    assert (config["min_user_inter"], config["history_mask"]) == (5, "truncated")
+    assert build(world, protocol="recbole")["history_mask"] == "none"
+
+
+def test_all_problems_are_reported_at_once(world):
+    with pytest.raises(ConfigError) as caught:
+        build(
+            world, lerning_rate=1, epochs=-1, user_encoder="SASRek", metrics=["Recal"], pooling="max"
+        )
+    text = str(caught.value)
+    assert 'lerning_rate: no such setting. Did you mean "learning_rate"?' in text
+    assert "epochs=-1" in text
+    assert 'Did you mean "SASRec"?' in text
+    assert 'no metric \'Recal\'. Did you mean "recall"?' in text
+    assert "pooling='max'" in text
+    assert len(caught.value.problems) >= 5
+
+
+def test_a_key_of_another_model_is_a_warning(world):
+    config = build(world, mask_ratio=0.3, load_col=None)
+    assert any("mask_ratio has no effect on PixelNet; BERT4Rec" in w for w in config.warnings)
+    assert any(w.startswith("load_col has no effect here") for w in config.warnings)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"valid_metric": "MRR@10"}, "valid_metric=MRR@10 is not among"),
+        ({"eval_mode": "uni100"}, "belong to protocol=recbole"),
+        ({"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}}}, "only {'LS'"),
+        ({"metrics": ["AUC"], "valid_metric": "AUC"}, "RecBole refuses"),
+        ({"topk": [0]}, "topk"),
+    ],
+)
+def test_settings_that_contradict(world, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build(world, **overrides)
+
+
+def test_recboles_spelling_of_sampled_evaluation(world):
+    config = build(world, protocol="recbole", eval_args={"mode": "pop50"})
+    assert config["eval_mode"] == "pop50"
+
+
+def test_files_that_are_missing_or_broken(world, tmp_path):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1\n")
+    with pytest.raises(ConfigError) as caught:
+        build(world, files=[tmp_path / "none.yaml", broken])
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3), ("1e-4", 1e-4), ("2e-5", 2e-5), ("True", True), ("~", None), ("None", None),
+        ("[5,10]", [5, 10]), ("{max_norm: 1.5}", {"max_norm": 1.5}), ("tanh", "tanh"),
+        ("a=b", "a=b"), ("1/0", "1/0"), ("[1", "[1"),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_yaml_and_never_run(text, value):
+    assert parse_value(text) == value
+
+
+def test_flags_in_every_spelling():
+    flags = ["-m", "PixelNet", "--dataset=x", "--config_files", "a.yaml", "b.yaml", "--resume"]
+    assert read_flags(flags) == {
+        "model": "PixelNet", "dataset": "x", "config_files": ["a.yaml", "b.yaml"], "resume": True,
+    }  # fmt: skip
+    assert read_flags(["--config_files=a.yaml b.yaml"])["config_files"] == ["a.yaml", "b.yaml"]
+    with pytest.raises(ConfigError, match="twice"):
+        read_flags(["--seed=1", "--seed=2"])
+
+
+def test_every_setting_has_a_default_and_a_type():
+    chain = [PROPERTIES / "overall.yaml", PROPERTIES / "multimodal.yaml"]
+    named = set().union(*(yaml.safe_load(path.read_text()) for path in chain))
+    from_recbole = {"seed", "show_progress", "epochs", "train_batch_size", "learner"}
+    from_recbole |= {"learning_rate", "weight_decay"}
+    assert schema.setting_names() - named <= from_recbole
+    assert named - schema.setting_names() <= {"train_neg_sample_args"}
+
+
+def test_model_lookup():
+    assert is_ours(find_model("pixelnet"))
+    assert find_model("SASRec").__module__.startswith("recbole.")
+    assert len(stock_models()) > 80
+    for name, hint in (("PixelNett", "PixelNet"), ("LightGCM", "LightGCN")):
+        with pytest.raises(ConfigError, match=f'Did you mean "{hint}"'):
+            find_model(name)
+    with pytest.raises(ConfigError, match="prefix"):
+        find_model("stock:SASRec")
+
+
+def test_names_that_we_share_with_recbole_are_listed():
+    # Ours wins; recbole:NAME is the stock one. Extend this list knowingly.
+    assert set(our_models()) & set(stock_models()) == set()
