@@ -1,4 +1,4 @@
-"""recbole_morec: recommenders that read an item's picture and words, beside RecBole's own models."""
+"""recbole_morec: recommenders that read an item's picture and words, beside RecBole's models."""
 
 from recbole_morec import compat as _compat
 

@@ -19,7 +19,7 @@ Train and test a model:
 Other verbs:
   recbole-morec evaluate RUN [--dataset=NAME] [--key=value ...]   test a finished run again
   recbole-morec compare RUN [RUN ...] [--markdown]                several runs side by side
-  recbole-morec convert SOURCE --input DIR --output DIR           make a dataset folder (see convert --help)
+  recbole-morec convert SOURCE --input DIR --output DIR           make a dataset folder
   recbole-morec sample --output DIR [--seed=N] [--overwrite]      make the bundled sample again
 """
 
@@ -66,7 +66,9 @@ def _evaluate(arguments: list[str]) -> int:
     from recbole_morec.run import evaluate
 
     if not arguments or arguments[0].startswith("-"):
-        raise ConfigError("evaluate needs a run folder: recbole-morec evaluate saved/<dataset>/<run>")
+        raise ConfigError(
+            "evaluate needs a run folder: recbole-morec evaluate saved/<dataset>/<run>"
+        )
     settings = _settings(arguments[1:])
     evaluate(arguments[0], settings.pop("dataset", None), settings)
     return 0
@@ -95,9 +97,13 @@ def _sample(arguments: list[str]) -> int:
     from recbole_morec.sample import make_sample
 
     parser = argparse.ArgumentParser(prog="recbole-morec sample")
-    parser.add_argument("--output", required=True, help="folder to write, e.g. dataset_atomic/pixelrec")
+    parser.add_argument(
+        "--output", required=True, help="folder to write, e.g. dataset_atomic/pixelrec"
+    )
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is not empty")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a folder that is not empty"
+    )
     options = parser.parse_args(arguments)
     make_sample(options.output, seed=options.seed, overwrite=options.overwrite)
     return 0

@@ -1,7 +1,7 @@
 """MoRecConfig: RecBole's Config with our property chain, strict keys and all errors at once.
 
-Property chain, later wins: RecBole's defaults (overall, model, dataset), ``properties/overall.yaml``,
-``properties/multimodal.yaml`` and ``properties/model/<Model>.yaml`` (our models; for a stock model
+Property chain, later wins: RecBole's defaults (overall, model, dataset),
+``properties/overall.yaml``, ``properties/multimodal.yaml`` and ``properties/model/<Model>.yaml`` (our models; for a stock model
 only the latter), the dataset's own ``<data_path>/<name>/<name>.yaml``,
 ``properties/dataset/<name>.yaml``, ``properties/item_encoder/<encoder>.yaml``, the user's files in
 order, the command line. A dataset may thus say what suits it, and only the user overrules it.
@@ -38,10 +38,12 @@ _NOT_IN_HASH = {
     "resume", "show_progress", "single_spec", "state", "use_gpu", "wandb_project", "worker",
 }  # fmt: skip
 
-# RecBole settings whose work this package does in its own way; set by a user they get a warning.
 # Settings that describe a dataset; a run evaluated on another dataset takes that one's.
 DATASET_KEYS = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "image_field", "text_fields")
 
+_UNLISTED = {"eta", "beta"}  # read by RecBole's crop and reorder transforms, named in no yaml
+
+# RecBole settings whose work this package does in its own way; set by a user they get a warning.
 _REPLACED = {
     "gpu_id": "choose devices with CUDA_VISIBLE_DEVICES and `accelerate launch`",
     "load_col": "all columns that a model needs are read",
@@ -84,9 +86,13 @@ class MoRecConfig(Config):
         model = model or overrides.pop("model", None) or files.get("model")
         dataset = dataset or overrides.pop("dataset", None) or files.get("dataset")
         if not model:
-            self._problems.append("No model is named: add --model=PixelNet (or another; see --help).")
+            self._problems.append(
+                "No model is named: add --model=PixelNet (or another; see --help)."
+            )
         if not dataset:
-            self._problems.append("No dataset is named: add --dataset=pixelrec (or another folder).")
+            self._problems.append(
+                "No dataset is named: add --dataset=pixelrec (or another folder)."
+            )
         if self._problems:
             raise ConfigError(self._problems)
         self._user = {**files, **overrides, "model": model, "dataset": dataset}
@@ -162,7 +168,7 @@ class MoRecConfig(Config):
         return set(values)
 
     def _resolve_item_encoder(self) -> None:
-        """Replace ``image``, ``text`` and ``image+text`` by names and add the encoder's own yaml."""
+        """Replace ``image``, ``text``, ``image+text`` by names and add the encoder's own yaml."""
         values = {**self.internal_config_dict, **self._user}
         chosen = values["item_encoder"]
         parts = chosen.split("+") if isinstance(chosen, str) else list(chosen)
@@ -178,7 +184,7 @@ class MoRecConfig(Config):
 
     def _check_keys(self, values: Mapping[str, Any], known: set[str], source: str) -> None:
         known = known | set(settings.RunSettings.model_fields)
-        known |= {"model", "dataset", "config_files", "eval_args"}
+        known |= {"model", "dataset", "config_files", "eval_args"} | _UNLISTED
         known |= {key for group in self.parameters.values() for key in group}
         others = _keys_of_other_models()
         where = f" in {source}" if source else ""

@@ -1,4 +1,4 @@
-"""Randomness as a pure function of (seed, purpose, epoch, index): the same for any number of workers.
+"""Randomness as a function of (seed, purpose, epoch, index): equal for any number of workers.
 
 A counter is hashed with the SplitMix64 finaliser (Steele, Lea & Flood, OOPSLA 2014), so that every
 draw can be made alone, in any process, in any order, and again after a resume.
@@ -42,7 +42,7 @@ def permutation(key: int, size: int) -> np.ndarray:
 
 
 def token_order(tokens: np.ndarray, seed: int) -> np.ndarray:
-    """Rank of every token in a seeded hash order: breaks ties of scores without favouring any id."""
+    """Rank of every token in a seeded hash order: breaks ties without favouring any id."""
     salt = str(seed).encode()
     digests = [hashlib.blake2b(str(t).encode(), digest_size=8, salt=salt).digest() for t in tokens]
     hashes = np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)

@@ -117,9 +117,7 @@ def evaluate(
     return {"dataset": config.dataset, "test": report.metrics, "users": report.users}
 
 
-def _train(
-    config: MoRecConfig, accelerator: Accelerator, folder: RunFolder
-) -> dict[str, Any]:
+def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> dict[str, Any]:
     main = accelerator.is_main_process
     for warning in config.warnings:
         log.warning(warning)

@@ -14,9 +14,9 @@ _INTRO = """\
 # Configuration
 
 Settings are written as in RecBole: in YAML files (`--config_files a.yaml b.yaml`) and on the
-command line (`--key=value`; a value is read as YAML, so `--topk=[5,10]`, `--resume=True`, `--features=~`).
-A key that nothing reads is an error that names the closest known one; all errors come at once, before
-data is read.
+command line (`--key=value`; a value is read as YAML: `--topk=[5,10]`, `--resume`, `--features=~`).
+A key that nothing reads is an error that names the closest known one; all errors come at once,
+before data is read.
 
 Later wins:
 
@@ -28,8 +28,8 @@ Later wins:
 5. your files, in order
 6. the command line
 
-A stock RecBole model keeps RecBole's defaults for everything that `properties/overall.yaml` does not
-name (optimiser, learning rate, batch size, its own hyper-parameters).
+A stock RecBole model keeps RecBole's defaults for everything that `properties/overall.yaml` does
+not name (optimiser, learning rate, batch size, its own hyper-parameters).
 
 `pooling`, `activation`, `train_layers` and `pretrained` may be given by modality:
 `--pooling='{image: mean, text: cls}'`.

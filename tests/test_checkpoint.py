@@ -96,8 +96,7 @@ def test_absent_and_damaged(tmp_path):
     with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(tmp_path / "best", model=model())
     save(tmp_path / "best", model())
+    network = model()
+    optimizer = torch.optim.SGD(network.parameters())
     with pytest.raises(CheckpointError, match="no optimizer state"):
-        network = model()
-        load_checkpoint(
-            tmp_path / "best", model=network, optimizer=torch.optim.SGD(network.parameters())
-        )
+        load_checkpoint(tmp_path / "best", model=network, optimizer=optimizer)

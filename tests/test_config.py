@@ -24,7 +24,9 @@ def test_later_files_win_and_the_command_line_wins_over_all(world, tmp_path):
 
 def test_the_dataset_overrules_the_model_and_the_user_overrules_both(world):
     # PixelNet's own yaml says bpr; the dataset's yaml says in_batch.
-    assert yaml.safe_load((PROPERTIES / "model" / "PixelNet.yaml").read_text())["objective"] == "bpr"
+    assert (
+        yaml.safe_load((PROPERTIES / "model" / "PixelNet.yaml").read_text())["objective"] == "bpr"
+    )
     assert build(world)["objective"] == "in_batch"
     assert build(world, objective="bpr")["objective"] == "bpr"
 
@@ -53,13 +55,18 @@ def test_protocol_fills_what_is_left_open(world):
 def test_all_problems_are_reported_at_once(world):
     with pytest.raises(ConfigError) as caught:
         build(
-            world, lerning_rate=1, epochs=-1, user_encoder="SASRek", metrics=["Recal"], pooling="max"
+            world,
+            lerning_rate=1,
+            epochs=-1,
+            user_encoder="SASRek",
+            metrics=["Recal"],
+            pooling="max",
         )
     text = str(caught.value)
     assert 'lerning_rate: no such setting. Did you mean "learning_rate"?' in text
     assert "epochs=-1" in text
     assert 'Did you mean "SASRec"?' in text
-    assert 'no metric \'Recal\'. Did you mean "recall"?' in text
+    assert "no metric 'Recal'. Did you mean \"recall\"?" in text
     assert "pooling='max'" in text
     assert len(caught.value.problems) >= 5
 

@@ -33,8 +33,10 @@ def launch(processes, world, folder, *flags):
         for line in (run / "metrics.jsonl").open()
         if (record := json.loads(line))["kind"] == "step"
     ]
-    return json.loads((run / "results.json").read_text()), losses, load_file(
-        run / "last" / "model.safetensors"
+    return (
+        json.loads((run / "results.json").read_text()),
+        losses,
+        load_file(run / "last" / "model.safetensors"),
     )
 
 

@@ -60,7 +60,9 @@ def test_top_items_follow_the_same_order_as_ranks():
 def test_a_constant_scorer_gets_chance():
     tokens = np.array([f"i{i}" for i in range(1000)])
     order = torch.from_numpy(token_order(tokens, 0))
-    ranks = ranked(np.zeros((1000, 1000), dtype=np.float32).tolist(), list(range(1000)), order=order)
+    ranks = ranked(
+        np.zeros((1000, 1000), dtype=np.float32).tolist(), list(range(1000)), order=order
+    )
     assert sorted(ranks.rank.tolist()) == list(range(1, 1001))
     first = ranks.rank[:500].float().mean()  # low ids are not favoured
     assert 450 < first < 550

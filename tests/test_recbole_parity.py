@@ -55,6 +55,7 @@ class Both:
     def __init__(self, folder, model, monkeypatch, metrics=RANKED, **ours):
         monkeypatch.setattr(sys, "argv", ["pytest"])  # RecBole's Config reads it
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # and sets this one
+        monkeypatch.chdir(folder.parent)  # its Trainer writes ./log_tensorboard
         shared = {
             "data_path": str(folder.parent), "checkpoint_dir": str(folder.parent / "saved"),
             "MAX_ITEM_LIST_LENGTH": LENGTH, "metrics": metrics, "topk": [1, 3, 5],

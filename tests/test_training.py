@@ -53,9 +53,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(settings, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "parts", scheduler="cosine", warmup_ratio=0.2)
     monkeypatch.setattr(trainer.Trainer, "_train_epoch", original)
-    resumed = train(
-        settings, tmp_path / "parts", scheduler="cosine", warmup_ratio=0.2, resume=True
-    )
+    resumed = train(settings, tmp_path / "parts", scheduler="cosine", warmup_ratio=0.2, resume=True)
     assert resumed["test"] == unbroken["test"]
     assert resumed["training"]["epochs"] == unbroken["training"]["epochs"] == 3
     assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))

@@ -192,6 +192,3 @@ def _find_folder(folder: Path, name: str) -> Path:
         f"make the bundled sample with `recbole-morec sample --output {root / 'pixelrec'}`, or "
         "point --data_path at the folder that holds your datasets."
     )
-
-
-

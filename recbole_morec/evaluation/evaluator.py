@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from recbole_morec import parallel
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.histories import gather_left_padded
-from recbole_morec.errors import ConfigError, MoRecError
+from recbole_morec.errors import ConfigError, DataError, MoRecError
 from recbole_morec.evaluation.ranking import Ranks, rank_targets, top_items
 from recbole_morec.evaluation.sampled import sample_candidates
 from recbole_morec.evaluation.scorers import Scorer, score_tiles
@@ -35,8 +35,8 @@ class Report:
         metrics: group -> metric name (RecBole's, e.g. ``recall@10``) -> value. Group ``all`` holds
             every user; ``warm`` and ``cold`` split them by whether the target has training
             interactions; ``new_item`` ranks cold targets against warm items only; ``popularity b/n``
-            holds targets by popularity, each bucket an equal share of the training interactions,
-            1 the most popular.
+            holds warm targets by popularity, each bucket an equal share of the training
+            interactions, 1 the most popular.
         users: group -> number of users.
         ranks: rank of each user's target ``[U]``, in the order of ``splits.users[phase]``.
     """
@@ -79,10 +79,16 @@ class Evaluator:
         """Rank every target of ``phase`` (``valid`` or ``test``).
 
         Raises:
+            DataError: no user has a target in this phase.
             MoRecError: a score is not finite.
         """
         users = self._dataset.splits.users[phase]
         targets = self._dataset.splits.targets[phase]
+        if len(users) == 0:
+            raise DataError(
+                f"No user has a {phase} target under protocol={self._dataset.protocol.name}: "
+                "all histories are too short."
+            )
         scorer.prepare()
         tiles = -(-len(users) // TILE_USERS)
         mine = list(range(parallel.rank(), tiles, parallel.world_size()))

@@ -66,7 +66,7 @@ PROTOCOLS = tuple(_PUBLISHED)
 
 
 def resolve(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the protocol's value for every protocol setting that ``values`` leaves open (``None``).
+    """Return the protocol's value for every protocol setting that ``values`` leaves ``None``.
 
     Args:
         values: settings; ``protocol`` names the protocol.

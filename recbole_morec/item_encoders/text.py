@@ -58,7 +58,6 @@ class TextEncoder(BackboneEncoder):
     def probe_content(self) -> Content:
         """One short text."""
         ids = self.needs[0].tokenizer("a red shirt", return_tensors="pt")["input_ids"]
-        ids = ids[:, : self.needs[0].max_length]
         return {"text_ids": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}
 
     @torch.no_grad()
@@ -69,8 +68,9 @@ class TextEncoder(BackboneEncoder):
         first token sees only itself.
         """
         self.backbone.eval()
+        tokenizer = self.needs[0].tokenizer
         ids = self.probe_content()["text_ids"].repeat(2, 1)
-        ids[1, 1] = ids[0, 2]
+        ids[1, 1] = (ids[0, 1] + 1) % len(tokenizer)
         outputs = self._run({"text_ids": ids, "text_mask": torch.ones_like(ids) > 0})
         if self.pooling == "default" and tower and outputs.get("pooler_output") is not None:
             self.pooling = "pooler"
@@ -80,8 +80,8 @@ class TextEncoder(BackboneEncoder):
             self.pooling = "pooler" if self.pooling == "default" else self.pooling
             return
         first = states[:, 0]
-        starts = _starts_with_class_token(self.needs[0].tokenizer)
-        self.has_class_token = starts and not torch.equal(first[0], first[1])
+        blind = torch.allclose(first[0], first[1], rtol=1e-5, atol=1e-6)
+        self.has_class_token = _starts_with_class_token(tokenizer) and not blind
         if self.pooling == "default":
             self.pooling = "cls" if self.has_class_token else "masked_mean"
 

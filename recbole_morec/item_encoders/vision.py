@@ -55,6 +55,10 @@ class TransformersImageEncoder(ImageEncoder):
         self.config = config
         self._inputs = input_names(type(backbone))
         check_inputs(backbone, "pixel_values", card.name)
+        made_for = _first_int(getattr(backbone.config, "image_size", None))
+        self._interpolates = (
+            "interpolate_pos_encoding" in self._inputs and made_for is not None and made_for != size
+        )
         self.has_class_token = any(
             _CLASS_TOKEN.search(name) for name, _ in backbone.named_parameters()
         )
@@ -63,10 +67,10 @@ class TransformersImageEncoder(ImageEncoder):
     def _run(self, content: Content) -> Any:
         pixels = self.pixels(content)
         inputs: dict[str, Any] = {"pixel_values": pixels}
-        if "interpolate_pos_encoding" in self._inputs:
+        if self._interpolates:
             inputs["interpolate_pos_encoding"] = True
-        if "noise" in self._inputs:  # the order of a masked autoencoder's patches
-            patch = self.backbone.config.patch_size
+        patch = getattr(self.backbone.config, "patch_size", None)
+        if "noise" in self._inputs and isinstance(patch, int):  # a masked autoencoder's patch order
             count = (pixels.shape[-1] // patch) * (pixels.shape[-2] // patch)
             steps = torch.arange(count, device=pixels.device, dtype=pixels.dtype)
             inputs["noise"] = steps.expand(len(pixels), count)
@@ -177,10 +181,16 @@ def _preprocessor(card: EncoderCard, settings: EncoderSettings) -> dict[str, Any
 
 def _own_size(config: Any, preprocessor: dict[str, Any]) -> int:
     for value in (getattr(config, "image_size", None), preprocessor.get("size")):
-        if isinstance(value, dict):
-            value = value.get("height") or value.get("shortest_edge")
-        if isinstance(value, list | tuple) and value:
-            value = value[0]
-        if isinstance(value, int):
-            return value
+        size = _first_int(value)
+        if size is not None:
+            return size
     return 224
+
+
+def _first_int(value: Any) -> int | None:
+    """Return the height that ``224``, ``[224, 224]`` or ``{height: 224, ..}`` means."""
+    if isinstance(value, dict):
+        value = value.get("height") or value.get("shortest_edge")
+    if isinstance(value, list | tuple) and value:
+        value = value[0]
+    return value if isinstance(value, int) else None

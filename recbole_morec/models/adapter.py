@@ -54,7 +54,7 @@ class ModelAdapter(ABC):
         """Tensors and scalars of the model that its ``state_dict`` does not hold."""
         return {}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
         """Take back what :meth:`extra_state` gave."""
 
 
@@ -65,9 +65,7 @@ class MultimodalAdapter(ModelAdapter):
         self.config = config
         self.dataset = dataset
         self.model: MultimodalSequential = config.model_class(config, dataset, load_weights)
-        self.content: ContentReader = open_content(
-            dataset, self.model.item_encoder.needs, config
-        )
+        self.content: ContentReader = open_content(dataset, self.model.item_encoder.needs, config)
 
     def batches(self) -> BatchBuilder:
         config = self.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import logging
 import pkgutil
 from pathlib import Path
@@ -34,7 +35,7 @@ def stock_models() -> dict[str, str]:
             continue
         for module in pkgutil.iter_modules(package.submodule_search_locations):
             path = f"recbole.model.{family}_recommender.{module.name}"
-            # Read, not found by name: find_spec(path) would import the package, and exlib needs extras.
+            # Read as text: find_spec(path) would import the package, and exlib needs extras.
             source = Path(module.module_finder.path, f"{module.name}.py").read_text("utf-8")
             for line in source.splitlines():
                 if line.startswith("class ") and line[6:].split("(")[0].lower() == module.name:
@@ -74,7 +75,12 @@ def find_model(name: str) -> type[AbstractRecommender]:
             f"model={name!r}: there is no such model.{suggest(bare, known)} "
             "`recbole-morec --help` lists them all."
         )
+    from recbole_morec.models.stock_limits import why_not  # reads this module's table
+
     found = stock[bare.lower()]
+    reason = why_not(found)
+    if reason:
+        raise ConfigError(f"model={name}: this model of RecBole cannot run here: {reason}.")
     try:
         return getattr(importlib.import_module(stock_models()[found]), found)
     except ModuleNotFoundError as error:

@@ -15,4 +15,4 @@ from recbole_morec.models.base import MultimodalSequential
 
 
 class MoRec(MultimodalSequential):
-    """Text (or image and text) encoder + user encoder; defaults in ``properties/model/MoRec.yaml``."""
+    """Text (or image+text) encoder + user encoder; see ``properties/model/MoRec.yaml``."""

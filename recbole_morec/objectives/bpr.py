@@ -1,4 +1,4 @@
-"""Bayesian personalised ranking over positions (PixelRec, SDM 2024, section 2 of its code notes)."""
+"""Bayesian personalised ranking over positions (Rendle et al., UAI 2009; PixelRec, SDM 2024)."""
 
 from __future__ import annotations
 

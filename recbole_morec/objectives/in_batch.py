@@ -1,4 +1,4 @@
-"""In-batch cross-entropy with log-popularity correction (IDvs.MoRec and ODMT; Yi et al., RecSys 2019)."""
+"""In-batch cross-entropy with log-popularity correction (IDvs.MoRec; Yi et al., RecSys 2019)."""
 
 from __future__ import annotations
 

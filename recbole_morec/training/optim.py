@@ -66,7 +66,8 @@ def build_scheduler(
 
     ``constant`` stays at 1, ``linear`` falls to 0 and ``cosine`` follows half a cosine to 0 over
     the steps after the warm-up, ``step`` multiplies by ``scheduler_gamma`` every
-    ``scheduler_step_size`` epochs. Each starts with a linear rise over ``warmup_ratio`` of all steps.
+    ``scheduler_step_size`` epochs. Each starts with a linear rise over ``warmup_ratio`` of the
+    steps.
     """
     total = max(steps_per_epoch * epochs, 1)
     warmup = round(config["warmup_ratio"] * total)

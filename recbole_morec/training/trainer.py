@@ -74,7 +74,7 @@ class _LossModule(nn.Module):
 class Trainer:
     """Trains a model, evaluates it, keeps its best and last state.
 
-    It joins parameter groups, loader, evaluator, checkpoints and trackers; nothing inherits from it.
+    It joins parameter groups, loader, evaluator, checkpoints and trackers.
 
     Args:
         config: resolved settings.
@@ -113,9 +113,7 @@ class Trainer:
         adapter.model.to(accelerator.device)
         if adapter.trains:
             self.optimizer = build_optimizer(parameter_groups(adapter.model, config), config)
-            self.scheduler = build_scheduler(
-                self.optimizer, config, len(self.loader), self.epochs
-            )
+            self.scheduler = build_scheduler(self.optimizer, config, len(self.loader), self.epochs)
             self.loss_module, self.optimizer = accelerator.prepare(
                 _LossModule(adapter), self.optimizer
             )

@@ -20,6 +20,7 @@ from recbole_morec.item_encoders.settings import read_settings
 from recbole_morec.item_encoders.transformers_models import load_config, model_class
 
 DIM = 4
+PADDING_NOTE = "padding changes its vectors: they depend on the longest text of a batch"
 LARGEST = 3e7  # parameters; a trial is meant for a small machine
 TEXTS = ("a red shirt", "blue")
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "red", "blue", "green", "shirt", "dress")
@@ -37,6 +38,8 @@ class Member:
         size: image size of the trial, None for text and for the model's own.
         changes: arguments of the timm model, or changes to the tiny config.
         problem: why it does not run; empty if it does.
+        note: what to know where it runs.
+        seconds: how long the trial took.
     """
 
     library: str
@@ -46,24 +49,31 @@ class Member:
     size: int | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
+    note: str = ""
+    seconds: float = 0.0
+
+    @property
+    def encoder(self) -> str:
+        """The name of its item encoder."""
+        return f"{self.library}:{self.family}"
 
 
-def try_member(member: Member, folder: Path) -> str:
-    """Return the problem of a family, empty if it runs.
+def try_member(member: Member, folder: Path) -> tuple[str, str]:
+    """Return the problem of a family, empty if it runs, and a note.
 
     Args:
         member: what to try.
         folder: a folder with a ``tokenizer`` (see :func:`write_tokenizer`).
     """
     try:
-        run_member(member, folder)
+        encoder = run_member(member, folder)
+        return "", PADDING_NOTE if padding_matters(encoder) else ""
     except Exception as error:
         # Whatever a model of a foreign library raises is what the table is to say.
-        text = str(error).strip().splitlines()
-        first = text[0] if text else ""
+        lines = str(error).strip().splitlines() or [""]
         kind = "" if isinstance(error, MoRecError) else f"{type(error).__name__}: "
-        return f"{kind}{first}"[:300] or type(error).__name__
-    return ""
+        message = f"{kind}{lines[0]}".removeprefix(f"item_encoder '{member.encoder}': ")
+        return message[:240] or type(error).__name__, ""
 
 
 def run_member(member: Member, folder: Path) -> ItemEncoder:
@@ -71,7 +81,7 @@ def run_member(member: Member, folder: Path) -> ItemEncoder:
 
     Raises:
         AssertionError: no finite vectors ``[2, d]``, a trained parameter without gradient, or an
-            architecture that does not build the same modules again.
+            item whose vector depends on the other.
     """
     torch.manual_seed(0)
     dataset = SimpleNamespace(item_tokens=["[PAD]", "a", "b"], item_num=3, folder=folder)
@@ -84,12 +94,27 @@ def run_member(member: Member, folder: Path) -> ItemEncoder:
     vectors.sum().backward()
     without = [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
     assert not without, f"no gradient reaches {', '.join(without[:3])}"
+    encoder.eval()
     with torch.no_grad():
         tokens, mask = encoder.tokens(content)
-    assert tokens.ndim == 3, f"tokens of shape {tuple(tokens.shape)}"
-    assert len(tokens) == 2, f"tokens of shape {tuple(tokens.shape)}"
-    assert mask is None or mask.shape == tokens.shape[:2], "a mask that does not fit the tokens"
+        assert tokens.shape[:2] == (2, tokens.shape[1]), f"tokens of shape {tuple(tokens.shape)}"
+        assert mask is None or mask.shape == tokens.shape[:2], "a mask that does not fit"
+        both = encoder(content)
+        first = encoder({name: value[:1] for name, value in content.items()})
+    assert torch.allclose(both[:1], first, rtol=1e-2, atol=1e-4), "items influence each other"
     return encoder
+
+
+@torch.no_grad()
+def padding_matters(encoder: ItemEncoder) -> bool:
+    """Whether a text's vector changes with the padding after it."""
+    content = sample_content(encoder)
+    if "text_mask" not in content:
+        return False
+    length = int(content["text_mask"][1].sum())
+    short = {"text_ids": content["text_ids"][1:, :length]}
+    short["text_mask"] = content["text_mask"][1:, :length]
+    return not torch.allclose(encoder(content)[1:], encoder(short), rtol=1e-2, atol=1e-4)
 
 
 def rebuild(encoder: ItemEncoder, folder: Path) -> ItemEncoder:
@@ -119,7 +144,7 @@ def _build(member: Member, dataset: Any) -> ItemEncoder:
         architecture=architecture,
     )
     card = EncoderCard(
-        f"{member.library}:{member.family}",
+        member.encoder,
         member.reads,
         member.library,
         member.name or None,

@@ -1,0 +1,87 @@
+"""Lists the families of timm and transformers and finds a small member of each that runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import timm
+import torch
+
+from recbole_morec.errors import MoRecError
+from recbole_morec.item_encoders.families.trial import Member, try_member
+from recbole_morec.item_encoders.transformers_models import (
+    modality_of_config,
+    model_class,
+    tower_config,
+)
+
+TIMM_SIZES = (64, 96, 128, None)
+TRANSFORMERS_SIZES = (32, 64, 224)
+HEAVY = 40e6  # parameters of a timm model that is tried at depth 2 where it can be
+
+
+def find_timm(known: dict[str, str], folder: Path) -> Iterator[Member]:
+    """Yield a member per timm module; ``known`` gives names that need not be searched."""
+    for family in timm.list_modules():
+        name = known.get(family)
+        if name is None or not timm.is_model(name):
+            name = smallest_timm_model(family)
+        tries = [Member("timm", family, "image", name, size) for size in TIMM_SIZES]
+        if timm_parameters(name) > HEAVY:
+            shallow = [replace(member, changes={"depth": 2}) for member in tries]
+            tries = [*shallow, *tries]
+        yield first_that_runs(tries, folder)
+
+
+def smallest_timm_model(family: str) -> str:
+    """Return the name of the module's model with fewest parameters."""
+    return min(timm.list_models(module=family), key=timm_parameters)
+
+
+def timm_parameters(name: str) -> float:
+    """Return the number of parameters of a timm model without its classifier."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, num_classes=0)
+    except (NotImplementedError, RuntimeError):  # it computes on its weights while being built
+        return float("inf")
+    return sum(p.numel() for p in model.parameters())
+
+
+def find_transformers(folder: Path) -> Iterator[Member]:
+    """Yield a member per model type and thing it reads; of those that read neither, one."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    for family in MODEL_MAPPING_NAMES:
+        config = CONFIG_MAPPING[family]()
+        try:
+            first = modality_of_config(config, family)
+            name = model_class(config, family).__name__
+        except MoRecError as error:
+            if "reads neither" in str(error):
+                yield Member("transformers", family, "", problem=str(error))
+            else:
+                yield Member("transformers", family, "text", problem=str(error))
+            continue
+        reads = [first]
+        if first == "image" and tower_config(config, "text") is not config:
+            reads.append("text")
+        for modality in reads:
+            sizes = TRANSFORMERS_SIZES if modality == "image" else (None,)
+            member = Member("transformers", family, modality, name)
+            yield first_that_runs([replace(member, size=size) for size in sizes], folder)
+
+
+def first_that_runs(tries: list[Member], folder: Path) -> Member:
+    """Return the first member without a problem, or the last problem."""
+    for member in tries:
+        start = time.perf_counter()
+        problem, note = try_member(member, folder)
+        seconds = round(time.perf_counter() - start, 1)
+        if not problem:
+            return replace(member, note=note, seconds=seconds)
+    return replace(member, size=None, changes={}, problem=problem)

@@ -1,0 +1,180 @@
+"""Bad input gets one clear message, on the command line, without a traceback."""
+
+import shutil
+
+import pytest
+from conftest import write_world
+from PIL import Image
+
+from recbole_morec.cli import main
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A world of its own that a test may damage."""
+    return write_world(tmp_path / "data" / "colours", users=20, items_per_colour=9)
+
+
+@pytest.fixture
+def command(tmp_path, capsys):
+    """Run the command line on ``tmp_path/data``; returns exit status and what stderr said."""
+
+    def run(*flags, data=tmp_path / "data", model="PixelNet"):
+        status = main(
+            [
+                f"--model={model}", "--dataset=colours", f"--data_path={data}", "--epochs=1",
+                "--show_progress=False", "--topk=[3]", "--valid_metric=NDCG@3", "--use_gpu=False",
+                f"--checkpoint_dir={tmp_path / 'saved'}", "--log_tensorboard=False", *flags,
+            ]
+        )  # fmt: skip
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def replace(file, old, new):
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def failed(outcome, *words):
+    status, message = outcome
+    assert status == 2
+    assert message.count("error:") == 1
+    assert "Traceback" not in message
+    for word in words:
+        assert word in message, message
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--item_encoder=tiny_convnex"], ["tiny_convnext"]),
+        (["--lerning_rate=1"], ["lerning_rate", "learning_rate"]),
+        (["--item_encoder=/no/such/folder"], ["/no/such/folder"]),
+        (["--text_fields=[titel]", "--item_encoder=text"], ["titel", "title"]),
+        (["--image_field=covr"], ["covr", "cover"]),
+        (["--n_heads=3"], ["embedding_size=64", "n_heads=3"]),
+    ],
+)
+def test_settings(copy, command, flags, words):
+    failed(command(*flags), *words)
+
+
+def test_unknown_model_dataset_and_verb(copy, command, capsys):
+    failed(command(model="PixlNet"), "PixelNet")
+    shutil.rmtree(copy)
+    write_world(copy.with_name("colors"), users=5)
+    failed(command(), "colours", 'Did you mean "colors"', "convert")
+    assert main(["evalute", "x"]) == 2
+    assert 'Did you mean "evaluate"' in capsys.readouterr().err
+
+
+def test_missing_cover(copy, command):
+    (copy / "images" / "red3.png").unlink()
+    failed(command(), "red3", "images/red3.png")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_broken_cover(copy, command, damage):
+    cover = copy / "images" / "red3.png"
+    Image.effect_noise((64, 64), 50).save(cover)
+    whole = cover.read_bytes()
+    cover.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[damage]
+    )
+    failed(command(), "red3", "bad_images")
+    status, log = command("--bad_images=blank")
+    assert status == 0
+    assert "red3" in log  # used, counted and named
+
+
+def test_item_without_content(copy, command):
+    content = copy / "colours.content"
+    lines = content.read_text().splitlines()
+    content.write_text("\n".join(line for line in lines if not line.startswith("blue2\t")) + "\n")
+    failed(command(), "blue2", "missing_content")
+    status, log = command("--missing_content=blank")
+    assert status == 0
+    assert "1 " in log
+
+
+@pytest.mark.parametrize("text", ["", "word " * 10_000, "a\\tb\\nc", "NaN", '"quoted'])
+def test_odd_titles_lose_nothing(copy, command, text):
+    replace(copy / "colours.content", "a red thing number 3", text)
+    status, log = command(model="MoRec")
+    assert status == 0, log
+    if len(text) > 1000:
+        assert "1 cut at 30 tokens" in log
+
+
+def test_no_content_file(copy, command):
+    (copy / "colours.content").unlink()
+    failed(command(), ".content", "item_encoder")
+    assert command("--item_encoder=id")[0] == 0
+
+
+def test_short_users_are_counted(copy, command):
+    with (copy / "colours.inter").open("a") as file:
+        file.write("shorty\tred1\t1600000000\n")
+    status, log = command()
+    assert status == 0
+    assert "1 train without being evaluated" in log
+    status, log = command("--protocol=ninerec", "--MAX_ITEM_LIST_LENGTH=5")
+    assert "1 users are left out" in log
+
+
+def test_no_user_is_long_enough(copy, command):
+    failed(command("--min_user_inter=100"), "colours.inter", "100 interactions")
+
+
+def test_duplicate_rows_are_counted(copy, command, capsys):
+    lines = (copy / "colours.inter").read_text().splitlines()
+    (copy / "colours.inter").write_text("\n".join([*lines, lines[1]]) + "\n")
+    main(["--model=Pop", "--dataset=colours", f"--data_path={copy.parent}", "--topk=[3]",
+          "--valid_metric=NDCG@3", f"--checkpoint_dir={copy.parent / 'saved'}",
+          "--log_tensorboard=False", "--show_progress=False"])  # fmt: skip
+    table = capsys.readouterr().out
+    row = next(line for line in table.splitlines() if "repeated user-item pairs" in line)
+    assert "1" in row
+
+
+def test_no_timestamp_column(copy, command):
+    replace(copy / "colours.inter", "timestamp:float", "rating:float")
+    failed(command(), "timestamp", "colours.inter")
+
+
+def test_unwritable_run_folder(copy, command, tmp_path):
+    (tmp_path / "saved").write_text("a file stands where the folder should be")
+    failed(command(), str(tmp_path / "saved"), "--checkpoint_dir")
+
+
+def test_evaluate_what_is_no_run(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "no run folder" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path)]) == 2
+    assert "no finished run" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_fit(copy, command, tmp_path, capsys):
+    assert command("--item_encoder=id")[0] == 0
+    (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    write_world(tmp_path / "data" / "larger", items_per_colour=12)
+    status = main(["evaluate", str(folder), "--dataset=larger", "--topk=[3]"])
+    assert status == 2
+    message = capsys.readouterr().err
+    assert "does not fit" in message
+    assert "item_encoder" in message
+
+
+def test_diverging_training(copy, command):
+    flags = ["--item_encoder=id", "--learner=sgd", "--learning_rate=1e30"]
+    failed(command(*flags, "--train_batch_size=4"), "learning_rate")
+
+
+def test_help_lists_what_can_be_typed(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("PixelNet", "MoRec", "SASRec", "LightGCN", "tiny_convnext", "in_batch", "convert"):
+        assert word in text
