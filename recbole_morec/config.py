@@ -1,8 +1,8 @@
 """MoRecConfig: RecBole's Config with our property chain, strict keys and all errors at once.
 
 Property chain, later wins: RecBole's defaults (overall, model, dataset),
-``properties/overall.yaml``, ``properties/multimodal.yaml`` and ``properties/model/<Model>.yaml`` (our models; for a stock model
-only the latter), the dataset's own ``<data_path>/<name>/<name>.yaml``,
+``properties/overall.yaml``, ``properties/multimodal.yaml`` (our models),
+``properties/model/<Model>.yaml``, the dataset's own ``<data_path>/<name>/<name>.yaml``,
 ``properties/dataset/<name>.yaml``, ``properties/item_encoder/<encoder>.yaml``, the user's files in
 order, the command line. A dataset may thus say what suits it, and only the user overrules it.
 """
@@ -189,6 +189,8 @@ class MoRecConfig(Config):
         others = _keys_of_other_models()
         where = f" in {source}" if source else ""
         for key in values:
+            if key in _REPLACED and source:
+                continue  # a dataset's yaml serves stock RecBole too
             if key in _REPLACED:
                 self.warnings.append(f"{key}{where} has no effect here: {_REPLACED[key]}.")
             elif key not in known and key in others:

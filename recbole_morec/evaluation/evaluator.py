@@ -34,9 +34,9 @@ class Report:
     Args:
         metrics: group -> metric name (RecBole's, e.g. ``recall@10``) -> value. Group ``all`` holds
             every user; ``warm`` and ``cold`` split them by whether the target has training
-            interactions; ``new_item`` ranks cold targets against warm items only; ``popularity b/n``
-            holds warm targets by popularity, each bucket an equal share of the training
-            interactions, 1 the most popular.
+            interactions; ``new_item`` ranks cold targets against warm items only;
+            ``popularity b/n`` holds warm targets by popularity, each bucket an equal share of the
+            training interactions, 1 the most popular.
         users: group -> number of users.
         ranks: rank of each user's target ``[U]``, in the order of ``splits.users[phase]``.
     """

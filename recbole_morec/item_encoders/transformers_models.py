@@ -87,9 +87,11 @@ def model_class(config: Any, name: str) -> type[nn.Module]:
         )
     try:
         found = MODEL_MAPPING[type(config)]
-    except (ImportError, AttributeError) as error:
+        found = found[0] if isinstance(found, list | tuple) else found
+        _ = found.forward  # a class whose library is not installed raises at any touch
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"item_encoder {name!r}: {_first_line(error)}") from error
-    return found[0] if isinstance(found, list | tuple) else found
+    return found
 
 
 def tower_config(config: Any, modality: str) -> Any:
