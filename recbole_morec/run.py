@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
@@ -105,6 +106,9 @@ def evaluate(
             values.pop(key, None)
         values["dataset"] = dataset
     config = MoRecConfig(overrides={**values, **(overrides or {})})
+    if (folder / "encoder.json").exists():
+        saved = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        config["item_encoder_architecture"] = saved
     accelerator = _accelerator(config)
     parts = _build(config, accelerator, load_weights=False)
     parts.adapter.model.to(accelerator.device)
@@ -128,6 +132,8 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         folder.start_afresh()
     folder.write_config(config.plain())
     parts = _build(config, accelerator, load_weights=True)
+    if config.multimodal:
+        folder.write_encoder(parts.adapter.model.item_encoder.architecture())
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
     if main:
         tables.print_start(config, parts.dataset, parts.adapter, folder.path)

@@ -96,10 +96,10 @@ def draw_cover(rng: np.random.Generator, colour: int, shape: int) -> np.ndarray:
     for _ in range(rng.integers(1, 4)):
         _distractor(rng, picture, rows, columns, short)
 
-    radius = short * rng.uniform(0.36, 0.44)
+    radius = short * rng.uniform(0.38, 0.45)
     turn = rng.uniform(-0.2, 0.2)
-    centre_x = rng.uniform(0.95 * radius, width - 0.95 * radius)
-    centre_y = rng.uniform(0.95 * radius, height - 0.95 * radius)
+    centre_x = width / 2 + rng.uniform(-0.7, 0.7) * (width / 2 - 0.9 * radius)
+    centre_y = height / 2 + rng.uniform(-0.7, 0.7) * (height / 2 - 0.9 * radius)
     right, down = (columns - centre_x) / radius, (rows - centre_y) / radius
     x = np.cos(turn) * right + np.sin(turn) * down
     y = np.cos(turn) * down - np.sin(turn) * right

@@ -18,6 +18,10 @@ cold item, not which users do.
 
 What is not read is marginalised, in the history and in the candidates. All rank the whole
 catalogue for each user's last item, with the user's history left out.
+
+A reader spends its ten places where they pay most over all users. One that cannot tell topics
+apart spends more of them on new items, which are the likelier ones within a cell; so title_blind
+can find more of the cold targets than full does, but it ranks them lower (NDCG@10).
 """
 
 from __future__ import annotations
@@ -251,4 +255,3 @@ def _without_history(world: World, scores: np.ndarray, value: float = -np.inf) -
 def _softmax(logits: np.ndarray) -> np.ndarray:
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return odds / odds.sum(1, keepdims=True)
-

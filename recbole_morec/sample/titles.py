@@ -15,7 +15,7 @@ TOPIC_WORDS = {
     "canción musique Lied музыка гитара 音乐 钢琴 歌 ギター 노래 μουσική",
     "cooking": "recipe soup noodles baking bread kitchen dinner sauce cheese dumplings spicy "
     "cocina dîner Küche рецепт суп 美食 面条 料理 パン 요리 κουζίνα",
-    "travel": "journey train island hotel passport mountains harbour airport tourist road-trip city "
+    "travel": "journey train island hotel passport mountains harbour airport road-trip city "
     "viaje voyage Reise поездка остров 旅行 火车 島 駅 여행 ταξίδι",
     "games": "gameplay boss quest pixel console speedrun multiplayer dungeon chess puzzle level "
     "juego partie Spiel игра шахматы 游戏 关卡 対戦 ゲーム 게임 παιχνίδι",
@@ -49,14 +49,15 @@ SHARED_WORDS = {
     "record": ("music", "sport"),
 }
 
-PLAIN_WORDS = (
+_PLAIN = (
     "the my best of a new how to why this for you with and first day top never before really "
     "amazing little big one last night secret story part full daily weekend slow quick easy "
     "honest simple favourite real world inside behind old two three minutes hours again live "
     "try let's what nobody tells everyone should today year diary ideas moments review guide"
-).split()
+)
+PLAIN_WORDS = _PLAIN.split()
 
-ENDINGS = ("!", "!!", "?", "…", " (part 2)", " #12", " #3", " | vlog", " – 2022", " [HD]", ' "wow"')
+ENDINGS = ("!", "!!", "?", "…", " (part 2)", " #12", " #3", " | vlog", " - 2022", " [HD]", ' "wow"')
 
 
 def make_title(rng: np.random.Generator, topic: int) -> str:

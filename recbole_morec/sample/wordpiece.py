@@ -27,9 +27,7 @@ def make_tokenizer(titles: Iterable[str], fewest: int = 3) -> Tokenizer:
     splitter = pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     for title in titles:
-        words.update(
-            word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(title))
-        )
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(title)))
     characters = sorted({character for word in words for character in word})
     pieces: Counter[str] = Counter()
     for word, count in words.items():

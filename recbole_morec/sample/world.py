@@ -49,18 +49,18 @@ class Taste:
     both: float = 2500.0
     colour: float = 10.0
     shape: float = 5.0
-    topic: float = 60.0
-    cluster: float = 3.0
+    topic: float = 50.0
+    cluster: float = 2.5
     stay_object: float = 0.94
     stay_topic: float = 0.88
     liked_objects: tuple[int, int] = (2, 3)
     liked_topics: tuple[int, int] = (3, 4)
-    zipf: float = 0.45
+    zipf: float = 0.4
     zipf_shift: float = 15.0
     object_zipf: float = 1.7
     topic_zipf: float = 0.5
     cold_items: float = 0.11
-    cold_users: float = 0.15
+    cold_users: float = 0.16
 
 
 @dataclass(frozen=True)

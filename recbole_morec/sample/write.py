@@ -19,7 +19,7 @@ from recbole_morec.sample.titles import make_title
 from recbole_morec.sample.wordpiece import make_tokenizer, save_tokenizer
 from recbole_morec.sample.world import CLUSTERS, COLOURS, SHAPES, TOPICS, World, make_world
 
-SEED = 2024
+SEED = 2026
 
 
 def make_sample(
@@ -122,7 +122,7 @@ def _write_covers(world: World, folder: Path) -> None:
     for item in range(world.n_items):
         rng = _generator(world.seed, "cover", item)
         picture = draw_cover(rng, int(world.colour[item]), int(world.shape[item]))
-        data = encode_jpeg(picture, quality=int(rng.integers(76, 87)))
+        data = encode_jpeg(picture, quality=int(rng.integers(80, 91)))
         (folder / f"i{item}.jpg").write_bytes(data)
 
 
@@ -153,8 +153,8 @@ def _make_room(folder: Path, overwrite: bool) -> None:
     if not overwrite:
         raise DataError(
             f"{folder} is not empty: it holds {', '.join(found[:3])}"
-            f"{' and more' if len(found) > 3 else ''}. Name another folder, or pass overwrite=True "
-            "to replace the sample in it."
+            f"{' and more' if len(found) > 3 else ''}. Name another folder, or replace the "
+            "sample in it with overwrite=True (recbole-morec sample --overwrite)."
         )
     for cover in (folder / "images").glob("i*.jpg"):
         cover.unlink()
