@@ -128,8 +128,12 @@ class MoRecConfig(Config):
         own = Path(data_root) / dataset / f"{dataset}.yaml"
         from_dataset = [own, PROPERTIES / "dataset" / f"{dataset}.yaml"]
         for path in from_dataset:
-            self._check_keys(_read_yaml(path), known, str(path))
-            self._add(path)
+            values = _read_yaml(path)
+            for_ours = values.pop("multimodal", None) or {}
+            if is_ours(model_class):
+                values |= {key: _number(value) for key, value in for_ours.items()}
+            self._check_keys(values, known, str(path))
+            self.internal_config_dict.update(values)
         if is_ours(model_class):
             self._resolve_item_encoder()
         self._check_keys(self._user, known, "")

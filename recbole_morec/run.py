@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
 from recbole_morec import parallel, tables
 from recbole_morec.config import DATASET_KEYS, MoRecConfig
@@ -162,6 +162,8 @@ def _accelerator(config: MoRecConfig) -> Accelerator:
     return Accelerator(
         cpu=not config["use_gpu"] or not torch.accelerator.is_available(),
         mixed_precision=config["mixed_precision"],
+        # Buffers (feature matrices, graphs) are equal in all processes from the start.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 
 

@@ -75,11 +75,11 @@ class MultimodalSettings(_Settings):
     pretrained: bool | dict[str, bool] | None
     pooling: Pooling | dict[str, Pooling]
     activation: Activation | dict[str, Activation]
-    projection_layers: list[Positive]
+    projection_layers: list[Positive] | dict[str, list[Positive]]
     train_layers: str | list[str] | dict[str, str | list[str]]
     batch_norm: Literal["frozen", "train"]
     encoder_dropout: Share | None
-    image_size: Positive | None
+    image_size: Positive | dict[str, Positive] | None
     resize: Literal["squash", "crop", "pad"]
     transform: Literal["native", "paper"]
     tokenizer: str | None

@@ -34,6 +34,9 @@ not name (optimiser, learning rate, batch size, its own hyper-parameters).
 `pooling`, `activation`, `train_layers` and `pretrained` may be given by modality:
 `--pooling='{image: mean, text: cls}'`.
 
+In a dataset's yaml, the settings under a key `multimodal:` hold for our models only, so that stock
+models keep their own defaults there.
+
 This page is written by `python -m recbole_morec.settings_page --write docs/configuration.md`.
 """
 

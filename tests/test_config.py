@@ -31,6 +31,16 @@ def test_the_dataset_overrules_the_model_and_the_user_overrules_both(world):
     assert build(world, objective="bpr")["objective"] == "bpr"
 
 
+def test_a_dataset_may_set_what_holds_for_our_models_only(world, tmp_path):
+    folder = tmp_path / "data" / "colours"
+    folder.mkdir(parents=True)
+    (folder / "colours.yaml").write_text("seed: 7\nmultimodal: {learning_rate: 5e-3, seed: 8}\n")
+    ours = build(world, data_path=str(tmp_path / "data"))
+    stock = build(world, "SASRec", data_path=str(tmp_path / "data"))
+    assert (ours["learning_rate"], ours["seed"]) == (5e-3, 8)
+    assert (stock["learning_rate"], stock["seed"]) == (1e-3, 7)
+
+
 def test_image_and_text_stand_for_the_datasets_encoders(world):
     assert build(world)["item_encoder"] == "tiny_convnext"
     assert build(world, "MoRec")["item_encoder"] == "tiny_bert"

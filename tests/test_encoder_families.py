@@ -45,15 +45,21 @@ def quiet():
     transformers.logging.set_verbosity_error()
 
 
+def is_installed(member):
+    import timm
+    from transformers import CONFIG_MAPPING
+
+    if member.library == "timm":
+        return timm.is_model(member.name)
+    return member.family in CONFIG_MAPPING
+
+
 @pytest.mark.parametrize("member", RUNNING, ids=lambda m: f"{m.library}-{m.family}-{m.reads}")
 def test_family_runs(member, folder):
     if member.seconds > SLOW_SECONDS and not os.environ.get(ALL):
         pytest.skip(f"took {member.seconds} s; set {ALL}=1")
-    if member.library == "transformers" and RECORDED["transformers"] != versions()["transformers"]:
-        from transformers import CONFIG_MAPPING
-
-        if member.family not in CONFIG_MAPPING:
-            pytest.skip("not in this version of transformers")
+    if not is_installed(member):
+        pytest.skip(f"not in this version of {member.library}")
     encoder = run_member(member, folder)
     assert encoder.architecture()["modality"] == member.reads
     if member.reads == "text":

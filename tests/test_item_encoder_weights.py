@@ -110,6 +110,9 @@ def test_weights_by_order_compare_shapes_and_kinds():
     swapped = dict(zip(state, reversed(state.values()), strict=True))
     with pytest.raises(ConfigError, match=r"x\.0\.weight has shape \(2,\)"):
         load_in_order(model, swapped, "file")
+    turned = {"x.bias": torch.ones(3), "x.weight": torch.ones(3)}  # equal shapes
+    with pytest.raises(ConfigError, match=r"x\.bias .* the model's weight"):
+        load_in_order(nn.LayerNorm(3), turned, "file")
     with pytest.raises(ConfigError, match="holds 1 tensors, the model has 4"):
         load_in_order(model, {"x": torch.ones(1)}, "file")
 
@@ -136,7 +139,9 @@ def test_a_local_folder_brings_its_weights(dataset, tmp_path, kind):
     assert all(torch.equal(value, theirs[name]) for name, value in own.items())
     encoder.eval()
     content = content_for(encoder)
-    assert torch.equal(encoder(content), encoder(content))  # a masked autoencoder too
+    assert torch.equal(encoder(content), encoder(content))
+    if kind == "mae":  # nothing is masked: four patches and the class token
+        assert encoder.tokens(content)[0].shape[1] == 5
 
 
 def test_the_towers_of_clip(dataset, tmp_path):
@@ -159,6 +164,8 @@ def test_missing_weights_are_an_error_and_a_missing_pooler_is_left_out(dataset, 
     save_file(tensors, file, metadata={"format": "pt"})
     encoder = build(dataset, "vit")
     assert not any("pooler" in name for name, _ in encoder.named_parameters())
+    again = build(dataset, "vit", False, item_encoder_architecture=encoder.architecture())
+    assert again.state_dict().keys() == encoder.state_dict().keys()
     with pytest.raises(ConfigError, match=r"lacks 2 of the model's weights, for example pooler"):
         build(dataset, "vit", pooling="pooler")
     tensors.pop("embeddings.cls_token")

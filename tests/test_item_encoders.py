@@ -16,6 +16,7 @@ from recbole_morec.item_encoders import (
     ImageNeed,
     ItemEncoder,
     register_item_encoder,
+    registry,
 )
 from recbole_morec.item_encoders.features import read_features
 from recbole_morec.item_encoders.pooling import masked_mean
@@ -66,11 +67,14 @@ def test_timm_default_pooling_is_timms_own(dataset):
 
 
 def test_paper_transform_normalises_by_one_half(dataset):
-    encoder = build(dataset, "tiny_convnext", transform="paper")
+    settings = {"pretrained": False, "image_size": 32}
+    paper = build(dataset, "resnet10t", transform="paper", **settings)
+    native = build(dataset, "resnet10t", transform="native", **settings)
     black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
-    pixels = encoder.pixels({"image": black_and_white.expand(2, 3, 64, 64)})
-    assert pixels[0].unique().tolist() == [-1.0]
-    assert pixels[1].unique().tolist() == [1.0]
+    content = {"image": black_and_white.expand(2, 3, 32, 32)}
+    assert [image.unique().tolist() for image in paper.pixels(content)] == [[-1.0], [1.0]]
+    red, green, blue = native.pixels(content)[0].mean(dim=(1, 2)).tolist()  # ImageNet's mean, std
+    assert [red, green, blue] == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
 
 
 def test_mean_pools_then_projects_and_project_mean_the_reverse(dataset):
@@ -117,6 +121,9 @@ def test_fusions(dataset):
     joined = torch.cat([member(content) for member in encoder.members.values()], dim=1)
     layer = encoder.projection.layers[0]
     torch.testing.assert_close(encoder(content), torch.tanh(joined @ layer.weight.T + layer.bias))
+    deep = build(dataset, ["tiny_vit", "id"], fusion="concat", projection_layers={"fusion": [8, 8]})
+    assert [layer.in_features for layer in deep.projection.layers] == [16, 8, 8]
+    assert len(deep.members["image"].projection.layers) == 1
 
 
 def test_encoder_dropout_replaces_the_backbones_own(dataset):
@@ -180,7 +187,10 @@ def test_wrong_features_are_refused(dataset, tokens, matrix, message):
         read_features(path)
 
 
-def test_a_new_encoder_is_one_class_and_one_decorator(dataset):
+def test_a_new_encoder_is_one_class_and_one_decorator(dataset, monkeypatch):
+    for table in ("_CARDS", "_ALIASES", "_BUILDERS"):  # so that it is known in this test alone
+        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
+
     class Colour(ItemEncoder):
         def __init__(self, name, dim):
             super().__init__(name, dim)

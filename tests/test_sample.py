@@ -22,7 +22,7 @@ from recbole_morec.sample.oracles import (
     ranks_of_targets,
     topic_factor,
 )
-from recbole_morec.sample.titles import TOPIC_WORDS, make_title
+from recbole_morec.sample.titles import SHARED_WORDS, TOPIC_WORDS, make_title
 from recbole_morec.sample.wordpiece import make_tokenizer
 from recbole_morec.sample.world import CELLS, COLOURS, LAUNCH, SHAPES, TOPICS, Taste, make_world
 from recbole_morec.sample.write import SEED, mean_colours, sample_facts
@@ -187,6 +187,8 @@ def test_titles_name_their_topic():
     for topic in np.arange(450) % len(names):
         found = set(make_title(rng, int(topic)).lower().replace("!", "").split())
         assert not any(found & words[name] for name in names if name != names[topic])
+        shared = found & SHARED_WORDS.keys()
+        assert all(names[topic] in SHARED_WORDS[word] for word in shared)
         named += bool(found & words[names[topic]])
     assert 0.85 < named / 450 < 1.0  # the others hint by a shared word only
 

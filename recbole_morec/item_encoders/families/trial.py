@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ DIM = 4
 PADDING_NOTE = "padding changes its vectors: they depend on the longest text of a batch"
 LARGEST = 3e7  # parameters; a trial is meant for a small machine
 TEXTS = ("a red shirt", "blue")
+_MODULE = re.compile(r"<module '([\w.]+)' from '[^']*'>")
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "red", "blue", "green", "shirt", "dress")
 
 
@@ -33,7 +35,7 @@ class Member:
     Attributes:
         library: ``timm`` or ``transformers``.
         family: timm's module, or transformers' model type.
-        reads: ``image`` or ``text``.
+        reads: ``image``, ``text``, or empty for neither.
         name: timm's model name, or transformers' class of the part that is used.
         size: image size of the trial, None for text and for the model's own.
         changes: arguments of the timm model, or changes to the tiny config.
@@ -44,7 +46,7 @@ class Member:
 
     library: str
     family: str
-    reads: str
+    reads: str = ""
     name: str = ""
     size: int | None = None
     changes: dict[str, Any] = field(default_factory=dict)
@@ -70,10 +72,15 @@ def try_member(member: Member, folder: Path) -> tuple[str, str]:
         return "", PADDING_NOTE if padding_matters(encoder) else ""
     except Exception as error:
         # Whatever a model of a foreign library raises is what the table is to say.
-        lines = str(error).strip().splitlines() or [""]
-        kind = "" if isinstance(error, MoRecError) else f"{type(error).__name__}: "
-        message = f"{kind}{lines[0]}".removeprefix(f"item_encoder '{member.encoder}': ")
-        return message[:240] or type(error).__name__, ""
+        return describe(error, member.encoder), ""
+
+
+def describe(error: Exception, encoder: str) -> str:
+    """Return the first line of an error for the table, without paths of this machine."""
+    lines = str(error).strip().splitlines() or [""]
+    kind = "" if isinstance(error, MoRecError) else f"{type(error).__name__}: "
+    message = f"{kind}{lines[0]}".removeprefix(f"item_encoder {encoder!r}: ")
+    return _MODULE.sub(r"\1", message)[:240] or type(error).__name__
 
 
 def run_member(member: Member, folder: Path) -> ItemEncoder:
@@ -147,7 +154,7 @@ def _build(member: Member, dataset: Any) -> ItemEncoder:
         member.encoder,
         member.reads,
         member.library,
-        member.name or None,
+        member.name if member.library == "timm" else None,
         arguments,
         pretrained=False,
     )
