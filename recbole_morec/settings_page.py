@@ -24,7 +24,7 @@ Later wins:
 2. `properties/overall.yaml`, then for our models `properties/multimodal.yaml` and
    `properties/model/<Model>.yaml`
 3. the dataset's own `<data_path>/<name>/<name>.yaml`, then `properties/dataset/<name>.yaml`
-4. `properties/item_encoder/<encoder>.yaml` of the chosen item encoders
+4. `properties/item_encoder/<encoder>.yaml` of the chosen item encoders, where there is one
 5. your files, in order
 6. the command line
 
