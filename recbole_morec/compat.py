@@ -253,6 +253,25 @@ def mend_exhaustive_search(hyper_tuning: types.ModuleType) -> None:
 
 
 @contextlib.contextmanager
+def keep_anomaly_mode() -> Iterator[None]:
+    """Leave autograd's anomaly detection as it was.
+
+    recbole/model/sequential_recommender/sine.py:25 switches it on for the whole process as it is
+    imported, and every sequential model's import brings it in. Each backward pass then keeps a
+    Python traceback per operation, which slows training, and stops at any NaN on the way.
+
+    Narrow: only what that module's body changes is put back; a user's own choice stays.
+    """
+    import torch
+
+    before = torch.is_anomaly_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(before)
+
+
+@contextlib.contextmanager
 def ray_stand_in() -> Iterator[None]:
     """Hold a stand-in for ray in `sys.modules`, so that ray itself is never imported.
 
@@ -301,6 +320,7 @@ MENDS: dict[str, list[Callable[[types.ModuleType], None]]] = {
 # Module -> the context in which its body runs.
 CONTEXTS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
     "recbole.quick_start.quick_start": ray_stand_in,
+    "recbole.model.sequential_recommender.sine": keep_anomaly_mode,
 }
 
 

@@ -219,6 +219,13 @@ def write_tiny_dataset(folder: Path) -> None:
     (folder / f"{folder.name}.inter").write_text(text, encoding="utf-8")
 
 
+def check_anomaly_detection_stays_off() -> None:
+    import recbole.model.sequential_recommender  # noqa: F401
+    import torch
+
+    assert not torch.is_anomaly_enabled(), "anomaly detection was switched on"
+
+
 CHECKS: list[Callable[[], None]] = [
     check_whole_run,
     check_without_config,
@@ -230,6 +237,7 @@ CHECKS: list[Callable[[], None]] = [
     check_only_recbole_loads_pickles,
     check_late_and_repeated_apply,
     check_exhaustive_search,
+    check_anomaly_detection_stays_off,
 ]
 # (check, mend left out, what the failure must then say)
 BROKEN: list[tuple[Callable[[], None], str, str]] = [
@@ -240,6 +248,7 @@ BROKEN: list[tuple[Callable[[], None], str, str]] = [
     (check_whole_run, "mend_collector", "'int' object has no attribute 'cpu'"),
     (check_whole_run, "ray_stand_in", "from ray import tune"),
     (check_exhaustive_search, "mend_exhaustive_search", "no attribute 'integers'"),
+    (check_anomaly_detection_stays_off, "keep_anomaly_mode", "anomaly detection was switched on"),
 ]
 
 
