@@ -21,6 +21,7 @@ from recbole_morec.config import DATASET_KEYS, MoRecConfig
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.errors import CheckpointError
 from recbole_morec.evaluation.evaluator import Evaluator, Report
+from recbole_morec.item_encoders import training_report
 from recbole_morec.models.adapter import ModelAdapter, build_adapter
 from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
@@ -109,6 +110,8 @@ def evaluate(
     if (folder / "encoder.json").exists():
         saved = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         config["item_encoder_architecture"] = saved
+    if (folder / "tokenizer").exists():
+        config["tokenizer"] = str((folder / "tokenizer").resolve())
     accelerator = _accelerator(config)
     parts = _build(config, accelerator, load_weights=False)
     parts.adapter.model.to(accelerator.device)
@@ -133,7 +136,9 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
     folder.write_config(config.plain())
     parts = _build(config, accelerator, load_weights=True)
     if config.multimodal:
-        folder.write_encoder(parts.adapter.model.item_encoder.architecture())
+        encoder = parts.adapter.model.item_encoder
+        folder.write_encoder(encoder)
+        log.info("item encoder: %s", training_report(encoder))
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
     if main:
         tables.print_start(config, parts.dataset, parts.adapter, folder.path)

@@ -61,7 +61,7 @@ def write_world(
     write_content(folder / f"{folder.name}.content", table)
     _write_tokenizer(folder / "tokenizer", titles)
     (folder / f"{folder.name}.yaml").write_text(
-        "image_encoder: tiny_convnext\ntext_encoder: tiny_bert\ntokenizer: tokenizer\n"
+        "image_encoder: tiny_convnext\ntext_encoder: tiny_bert\n"
         "image_size: 32\nMAX_ITEM_LIST_LENGTH: 5\nobjective: in_batch\npretrained: False\n",
         encoding="utf-8",
     )

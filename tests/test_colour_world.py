@@ -40,12 +40,14 @@ def test_bpr_learns_too(learning):
     assert cold_recall(results) > 0.6
 
 
-def test_a_content_model_moves_to_another_dataset(learning, world, tmp_path):
+@pytest.mark.parametrize("encoder", ["image", "text"])
+def test_a_content_model_moves_to_another_dataset(learning, world, tmp_path, encoder):
     from conftest import write_world
 
     write_world(tmp_path / "data" / "elsewhere", seed=5, items_per_colour=12)
-    trained = run("PixelNet", "colours", overrides={**learning, "item_encoder": "image"})
-    assert cold_recall(trained) > 0.8
+    trained = run("PixelNet", "colours", overrides={**learning, "item_encoder": encoder})
+    assert cold_recall(trained) > 0.5
     (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    # The tokenizer there numbers words otherwise; the run keeps its own.
     moved = evaluate(folder, "elsewhere", {"data_path": str(tmp_path / "data")})
     assert moved["test"]["all"]["recall@3"] > 0.3  # 12 items a colour, nothing trained there

@@ -16,9 +16,9 @@ from recbole_morec.errors import MoRecError
 class RunFolder:
     """``<checkpoint_dir>/<dataset>/<model>-<hash of the settings>/``.
 
-    Holds ``config.yaml`` (resolved settings), ``encoder.json`` (the item encoder's architecture),
-    ``metrics.jsonl``, ``results.json``, ``run.log``, ``best/`` and ``last/`` (checkpoints) and
-    TensorBoard events.
+    Holds ``config.yaml`` (resolved settings), ``encoder.json`` (the item encoder's architecture)
+    and ``tokenizer/``, ``metrics.jsonl``, ``results.json``, ``run.log``, ``best/`` and ``last/``
+    (checkpoints) and TensorBoard events.
 
     Args:
         path: the folder.
@@ -64,9 +64,13 @@ class RunFolder:
         """Write the resolved settings."""
         self._write("config.yaml", yaml.safe_dump(values, allow_unicode=True))
 
-    def write_encoder(self, architecture: dict[str, Any]) -> None:
-        """Write what is needed to build the item encoder again without any download."""
-        self._write("encoder.json", json.dumps(architecture, indent=2, default=str))
+    def write_encoder(self, encoder: Any) -> None:
+        """Write what is needed to build the item encoder again without any download: its
+        architecture and, for texts, the tokenizer that its vocabulary belongs to."""
+        self._write("encoder.json", json.dumps(encoder.architecture(), indent=2, default=str))
+        for need in encoder.needs:
+            if self.writes and hasattr(need, "tokenizer"):
+                need.tokenizer.save_pretrained(self.path / "tokenizer")
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Write the final results."""
