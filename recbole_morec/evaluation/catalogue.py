@@ -65,7 +65,9 @@ def encode_catalogue(
         multiprocessing_context="fork" if workers else None,
     )
     encoded: list[Tensor] = []
-    for real, batch in tqdm(loader, "catalogue", unit="tile", disable=not progress, leave=False):
+    for real, batch in tqdm(
+        loader, "catalogue", unit="tile", disable=None if progress else True, leave=False
+    ):
         vectors = model.encode_items({key: value.to(device) for key, value in batch.items()})
         encoded.append(vectors[:real].float())
     dim = _dim(encoded)

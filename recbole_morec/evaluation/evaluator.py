@@ -93,7 +93,13 @@ class Evaluator:
         tiles = -(-len(users) // TILE_USERS)
         mine = list(range(parallel.rank(), tiles, parallel.world_size()))
         found: list[tuple[np.ndarray, Ranks, Tensor | None]] = []
-        bar = tqdm(total=len(mine), desc=phase, unit="tile", disable=not progress, leave=False)
+        bar = tqdm(
+            total=len(mine),
+            desc=phase,
+            unit="tile",
+            disable=None if progress else True,
+            leave=False,
+        )
         for rows in self._groups(mine, len(users)):
             for tile in np.split(rows, range(TILE_USERS, len(rows), TILE_USERS)):
                 found.append((tile, *self._tile(scorer, phase, users[tile], targets[tile])))

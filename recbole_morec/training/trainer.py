@@ -149,7 +149,7 @@ class Trainer:
             return self.evaluator.evaluate(
                 self.adapter.scorer(self.accelerator.device),
                 phase,
-                progress=self.config["show_progress"] and self.accelerator.is_main_process,
+                progress=self._shows_progress(),
             )
 
     # --- one epoch ------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Trainer:
             total=steps,
             desc=f"epoch {self.state.epoch + 1}/{self.epochs}",
             unit="step",
-            disable=not (self.config["show_progress"] and self.accelerator.is_main_process),
+            disable=None if self._shows_progress() else True,  # None: only on a terminal
             leave=False,
         )
         meter = _Meter()
@@ -304,6 +304,9 @@ class Trainer:
     def _rates_at(self, step: int) -> list[float]:
         lambdas = self.scheduler.lr_lambdas
         return [b * f(step) for b, f in zip(self.scheduler.base_lrs, lambdas, strict=True)]
+
+    def _shows_progress(self) -> bool:
+        return bool(self.config["show_progress"] and self.accelerator.is_main_process)
 
     # --- records ----------------------------------------------------------------------------------
 
