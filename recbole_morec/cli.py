@@ -70,7 +70,8 @@ def _evaluate(arguments: list[str]) -> int:
             "evaluate needs a run folder: recbole-morec evaluate saved/<dataset>/<run>"
         )
     settings = _settings(arguments[1:])
-    evaluate(arguments[0], settings.pop("dataset", None), settings)
+    files = settings.pop("config_files", [])
+    evaluate(arguments[0], settings.pop("dataset", None), settings, files)
     return 0
 
 
@@ -144,7 +145,8 @@ def _settings(arguments: list[str]) -> dict[str, Any]:
         elif key in settings:
             problems.append(f"--{key} is given twice.")
         else:
-            settings[key] = parse_value(values[0]) if values else True
+            named = key in ("model", "dataset")  # a dataset may be called 2013
+            settings[key] = (values[0] if named else parse_value(values[0])) if values else True
     if problems:
         raise ConfigError(problems)
     return settings

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 import yaml
 from recbole.config import Config
-from recbole.evaluator.register import metric_types
+from recbole.evaluator.base_metric import TopkMetric
+from recbole.evaluator.register import metric_types, metrics_dict
 from recbole.utils import ModelType
 
 from recbole_morec import settings
@@ -216,7 +217,9 @@ class MoRecConfig(Config):
                 )
         name, _, k = str(values["valid_metric"]).partition("@")
         reported = {str(m).lower() for m in values["metrics"]}
-        if name.lower() not in reported or (k and k not in map(str, values["topk"])):
+        by_length = issubclass(metrics_dict.get(name.lower(), TopkMetric), TopkMetric)
+        lengths = [str(k) for k in values["topk"]] if by_length else [""]
+        if name.lower() not in reported or k not in lengths:
             problems.append(
                 f"valid_metric={values['valid_metric']} is not among metrics={values['metrics']} "
                 f"at topk={values['topk']}; add it or choose one of them."
@@ -256,8 +259,15 @@ class MoRecConfig(Config):
     def plain(self) -> dict[str, Any]:
         """All settings as JSON-able values, sorted by key; as ``config_files`` they give the same
         run again."""
-        skip = {"device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "eval_args", "single_spec"}
-        skip |= {"config_files", "local_rank", "valid_neg_sample_args", "test_neg_sample_args"}
+        skip = {"device", "MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "eval_args"}
+        skip |= {
+            "config_files",
+            "resume",
+            "single_spec",
+            "local_rank",
+            "valid_neg_sample_args",
+            "test_neg_sample_args",
+        }
         values = {**self.final_config_dict, "data_path": self.data_root}
         if (values["train_neg_sample_args"] or {}).get("distribution") == "none":
             values["train_neg_sample_args"] = None  # how RecBole spells it once resolved
@@ -294,6 +304,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, found a {type(values).__name__}.")
     return {key: _number(value) for key, value in values.items()}
+
+
+def read_config_files(paths: Sequence[str | Path]) -> dict[str, Any]:
+    """Settings of YAML files, later wins.
+
+    Raises:
+        ConfigError: a file is missing or no YAML.
+    """
+    problems: list[str] = []
+    values = _read_files(paths, problems)
+    if problems:
+        raise ConfigError(problems)
+    return values
 
 
 def _read_files(paths: Sequence[str | Path], problems: list[str]) -> dict[str, Any]:

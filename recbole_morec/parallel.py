@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -59,7 +60,15 @@ def gather_rows_with_gradient(rows: Tensor) -> tuple[Tensor, list[int]]:
     if world_size() == 1:
         return rows, [len(rows)]
     sizes = gather_objects(len(rows))
+    _gradient_group()  # all processes make it at the same place
     return _GatherRows.apply(rows, sizes), sizes
+
+
+@functools.cache
+def _gradient_group() -> dist.ProcessGroup:
+    """A group of its own: DDP's reductions run meanwhile, in an order that may differ between
+    processes of which one has no rows."""
+    return dist.new_group()
 
 
 class _GatherRows(torch.autograd.Function):
@@ -73,7 +82,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
+        dist.all_reduce(gradient, group=_gradient_group())
         first = sum(ctx.sizes[: rank()])
         return gradient[first : first + ctx.sizes[rank()]], None
 

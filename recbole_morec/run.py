@@ -14,10 +14,11 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
 from recbole_morec import parallel, tables
-from recbole_morec.config import DATASET_KEYS, MoRecConfig
+from recbole_morec.config import DATASET_KEYS, MoRecConfig, read_config_files
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.errors import CheckpointError
 from recbole_morec.evaluation.evaluator import Evaluator, Report
@@ -81,14 +82,19 @@ def run(
 
 
 def evaluate(
-    folder: str | Path, dataset: str | None = None, overrides: Mapping[str, Any] | None = None
+    folder: str | Path,
+    dataset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    config_files: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Evaluate the best state of a finished run, on its own or on another dataset.
 
     Args:
         folder: a run folder.
         dataset: another dataset; the model must not hold parameters per item or user.
-        overrides: settings that win over the run's own.
+        overrides: settings that win over the run's own; another ``protocol`` brings its own mask,
+            truncation and shortest user.
+        config_files: YAML files, as overrides.
 
     Raises:
         CheckpointError: ``folder`` is no run folder, or its checkpoint does not fit the dataset.
@@ -106,7 +112,11 @@ def evaluate(
         for key in DATASET_KEYS:
             values.pop(key, None)
         values["dataset"] = dataset
-    config = MoRecConfig(overrides={**values, **(overrides or {})})
+    changes = {**read_config_files(config_files), **(overrides or {})}
+    if "protocol" in changes:
+        for key in ("history_mask", "min_user_inter", "truncate_history"):
+            values.pop(key, None)
+    config = MoRecConfig(overrides={**values, **changes})
     if (folder / "encoder.json").exists():
         saved = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         config["item_encoder_architecture"] = saved
@@ -115,7 +125,13 @@ def evaluate(
     accelerator = _accelerator(config)
     parts = _build(config, accelerator, load_weights=False)
     parts.adapter.model.to(accelerator.device)
-    _, extra = load_checkpoint(folder / "best", model=parts.adapter.model)
+    state, extra = load_checkpoint(folder / "best", model=parts.adapter.model)
+    if parts.adapter.bound_to_ids and state["tokens"] != parts.dataset.token_digest():
+        raise CheckpointError(
+            f"{folder} holds parameters per item or user of the dataset that it was trained on; "
+            f"{parts.dataset.folder} numbers users and items otherwise. Only models on item "
+            "content move to other datasets."
+        )
     parts.adapter.load_extra_state(extra)
     parts.adapter.model.eval()
     report = parts.evaluator.evaluate(parts.adapter.scorer(accelerator.device), "test")
@@ -164,6 +180,8 @@ def _build(config: MoRecConfig, accelerator: Accelerator, load_weights: bool) ->
 
 
 def _accelerator(config: MoRecConfig) -> Accelerator:
+    if parallel.world_size() == 1:
+        AcceleratorState._reset_state()  # an earlier run of this process may have had another
     return Accelerator(
         cpu=not config["use_gpu"] or not torch.accelerator.is_available(),
         mixed_precision=config["mixed_precision"],

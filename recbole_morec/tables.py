@@ -140,7 +140,7 @@ def _row(results: dict[str, Any], metrics: list[str], main: str) -> list[str]:
         results["model"],
         encoder if isinstance(encoder, str) else " + ".join(encoder),
         *(f"{groups['all'].get(name, float('nan')):.4f}" for name in metrics),
-        *(f"{groups[g][main]:.4f}" if g in groups else "-" for g in ("warm", "cold")),
+        *(f"{groups[g][main]:.4f}" if main in groups.get(g, ()) else "-" for g in ("warm", "cold")),
         f"{results['parameters']['trained']:,}",
         str(training["epochs"]),
         f"{training['seconds']:.0f} s",

@@ -8,6 +8,8 @@ from PIL import Image
 
 from recbole_morec.cli import main
 
+SHORT_LIST = ["--topk=[3]", "--valid_metric=NDCG@3"]
+
 
 @pytest.fixture
 def copy(tmp_path):
@@ -23,8 +25,9 @@ def command(tmp_path, capsys):
         status = main(
             [
                 f"--model={model}", "--dataset=colours", f"--data_path={data}", "--epochs=1",
-                "--show_progress=False", "--topk=[3]", "--valid_metric=NDCG@3", "--use_gpu=False",
-                f"--checkpoint_dir={tmp_path / 'saved'}", "--log_tensorboard=False", *flags,
+                "--show_progress=False", "--use_gpu=False", "--log_tensorboard=False",
+                f"--checkpoint_dir={tmp_path / 'saved'}",
+                *([] if any("topk" in f for f in flags) else SHORT_LIST), *flags,
             ]
         )  # fmt: skip
         return status, capsys.readouterr().err
@@ -97,7 +100,7 @@ def test_item_without_content(copy, command):
     failed(command(), "blue2", "missing_content")
     status, log = command("--missing_content=blank")
     assert status == 0
-    assert "1 " in log
+    assert "blue2" in log
 
 
 @pytest.mark.parametrize("text", ["", "word " * 10_000, "a\\tb\\nc", "NaN", '"quoted'])
@@ -166,6 +169,28 @@ def test_a_checkpoint_that_does_not_fit(copy, command, tmp_path, capsys):
     message = capsys.readouterr().err
     assert "does not fit" in message
     assert "item_encoder" in message
+
+
+def test_a_model_of_ids_does_not_move_to_another_numbering(copy, command, tmp_path, capsys):
+    assert command("--item_encoder=id")[0] == 0
+    (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    lines = (copy / "colours.inter").read_text().splitlines()
+    (copy / "colours.inter").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    assert main(["evaluate", str(folder)]) == 2
+    assert "numbers users and items otherwise" in capsys.readouterr().err
+
+
+def test_nothing_to_train_on(copy, command):
+    rows = [f"v{u}\tred{i}\t{i}" for u in range(9) for i in range(3)]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    (copy / "colours.inter").write_text("\n".join([header, *rows]) + "\n")
+    failed(command("--item_encoder=id", "--topk=[1]", "--valid_metric=NDCG@1"), "training row")
+
+
+@pytest.mark.parametrize("metric", ["NDCG", "NDCG@7"])
+def test_validation_metric_that_is_not_reported(copy, command, metric):
+    status = main(["--model=Pop", "--dataset=colours", f"--valid_metric={metric}"])
+    assert status == 2
 
 
 def test_diverging_training(copy, command):

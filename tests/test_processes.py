@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import write_world
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,8 +42,9 @@ def launch(processes, world, folder, *flags):
 
 
 @pytest.mark.parametrize("objective", ["in_batch", "bpr"])
-def test_two_processes_equal_one(world, tmp_path, objective):
-    # 60 rows in batches of 15: the shares of two processes differ in size.
+def test_two_processes_equal_one(tmp_path, objective):
+    # 61 rows in batches of 15: shares differ in size, and the last batch leaves a process empty.
+    world = write_world(tmp_path / "data" / "colours", users=61)
     flags = [f"--objective={objective}", "--learner=sgd", "--learning_rate=0.1"]
     one = launch(1, world, tmp_path / "one", *flags)
     two = launch(2, world, tmp_path / "two", *flags)

@@ -113,6 +113,19 @@ class MultimodalDataset(RecBoleInterface):
             digest.update("\n".join(self.item_tokens[targets]).encode())
         return digest.hexdigest()[:12]
 
+    def token_digest(self) -> str:
+        """A hash of users and items in the order of their internal ids."""
+        digest = hashlib.sha256("\n".join(self.user_tokens).encode())
+        digest.update("\n".join(self.item_tokens).encode())
+        return digest.hexdigest()[:12]
+
+    def digest(self) -> str:
+        """A hash of all interactions: equal = the same training data in the same order."""
+        digest = hashlib.sha256(self.token_digest().encode())
+        digest.update(self.histories.items.tobytes())
+        digest.update(self.histories.offsets.tobytes())
+        return digest.hexdigest()[:12]
+
     def summary(self) -> dict[str, Any]:
         """Counts for the log, in reading order."""
         return {

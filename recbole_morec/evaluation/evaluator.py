@@ -68,11 +68,14 @@ class Evaluator:
         self._order = torch.from_numpy(token_order(dataset.item_tokens, 0)).to(device)
         self._candidates = torch.from_numpy(dataset.candidates).to(device)
         self._warm = torch.from_numpy(~dataset.cold).to(device)
-        largest = max(config["topk"])
-        if largest >= int(dataset.candidates.sum()):
+        largest, mode = max(config["topk"]), dataset.protocol.eval_mode
+        candidates = int(dataset.candidates.sum())
+        if mode != "full":
+            candidates = min(candidates, int(mode[3:]) + 1)
+        if largest >= candidates:
             raise ConfigError(
                 f"topk={config['topk']}: a list of {largest} does not fit a catalogue of "
-                f"{int(dataset.candidates.sum())} candidates."
+                f"{candidates} candidates (eval_mode={mode})."
             )
 
     def evaluate(self, scorer: Scorer, phase: str, progress: bool = False) -> Report:

@@ -15,6 +15,7 @@ from recbole_morec.data.loader import BatchBuilder
 from recbole_morec.data.windows import Windows
 from recbole_morec.evaluation.catalogue import encode_catalogue
 from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
+from recbole_morec.item_encoders.id import IdEncoder
 from recbole_morec.models.base import MultimodalSequential
 
 
@@ -28,11 +29,16 @@ class ModelAdapter(ABC):
 
     Attributes:
         model: the RecBole model (an ``nn.Module``).
+        dataset: the dataset.
         trains: False for models without a gradient step (Pop): one pass over the data.
+        bound_to_ids: True if parameters belong to internal ids, so that the model is of use with
+            the same users and items in the same order only.
     """
 
     model: nn.Module
+    dataset: MultimodalDataset
     trains: bool = True
+    bound_to_ids: bool = True
 
     @abstractmethod
     def __init__(self, config: Any, dataset: MultimodalDataset, load_weights: bool = True): ...
@@ -65,6 +71,9 @@ class MultimodalAdapter(ModelAdapter):
         self.config = config
         self.dataset = dataset
         self.model: MultimodalSequential = config.model_class(config, dataset, load_weights)
+        self.bound_to_ids = not self.model.user_encoder.transferable or any(
+            isinstance(module, IdEncoder) for module in self.model.modules()
+        )
         self.content: ContentReader = open_content(dataset, self.model.item_encoder.needs, config)
 
     def batches(self) -> BatchBuilder:

@@ -75,8 +75,9 @@ class MultimodalSequential(SequentialRecommender):
             mode="train",
         )
         if len(item_seq) == 0:
-            # A process without rows takes part in the backward pass with zero gradients.
-            return sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
+            # A process without rows still takes part in every collective, with zero gradients.
+            nothing = sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
+            return self.objective(history.vectors, vectors, batch) + nothing
         return self.objective(self.user_encoder(history), vectors, batch)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:

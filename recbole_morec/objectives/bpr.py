@@ -18,8 +18,8 @@ class BPR(Objective):
     the positions of a window and averaged over windows. With several negatives the terms of a
     position are averaged over them.
 
-    Use it to reproduce PixelRec's table; ``in_batch`` learns faster and reaches more on every
-    dataset measured in ``docs/results.md``, at half the item encodings.
+    Use it to reproduce PixelRec's table; ``in_batch`` needs no further items and so about half the
+    item encodings.
     """
 
     published_reduction = "sum"

@@ -81,8 +81,14 @@ def load_checkpoint(
     if optimizer is not None:
         if "optimizer" not in document:
             raise CheckpointError(f"Checkpoint {folder} holds no optimizer state to resume from.")
-        flat = load_file(folder / _OPTIMIZER)
-        optimizer.load_state_dict(_unflatten(flat, document["optimizer"]))
+        try:
+            flat = load_file(folder / _OPTIMIZER)
+            optimizer.load_state_dict(_unflatten(flat, document["optimizer"]))
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"The optimiser state of {folder} is damaged or does not fit ({error}). Train "
+                "again without --resume."
+            ) from error
     return document["state"], extra
 
 

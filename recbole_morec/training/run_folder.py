@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,12 @@ class RunFolder:
         return self.path / "last"
 
     def start_afresh(self) -> None:
-        """Forget the measurements of an earlier run with the same settings."""
+        """Forget what an earlier run with the same settings measured and learned."""
         if self.writes:
             for name in ("metrics.jsonl", "results.json"):
                 (self.path / name).unlink(missing_ok=True)
+            for name in ("best", "last", ".best.old", ".last.old"):
+                shutil.rmtree(self.path / name, ignore_errors=True)
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Write the resolved settings."""
@@ -88,7 +91,10 @@ class RunFolder:
             return None
         handler = logging.FileHandler(self.path / "run.log", mode="a", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("recbole_morec").addHandler(handler)
+        logger = logging.getLogger("recbole_morec")
+        if logger.level == logging.NOTSET:  # used as a library; the command line has set it
+            logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
         return handler
 
     def _write(self, name: str, text: str) -> None:

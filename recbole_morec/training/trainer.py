@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from recbole_morec import parallel
 from recbole_morec.data.loader import TrainLoader
-from recbole_morec.errors import MoRecError
+from recbole_morec.errors import CheckpointError, DataError, MoRecError
 from recbole_morec.evaluation.evaluator import Evaluator, Report
 from recbole_morec.models.adapter import ModelAdapter
 from recbole_morec.randomness import stream
@@ -45,6 +45,7 @@ class TrainState:
         seconds: time spent training, without evaluation.
         rows, items: training rows and distinct items encoded so far, over all processes.
         data_wait: seconds of ``seconds`` spent waiting for batches.
+        data, tokens: digests of the interactions and of the order of ids that were trained on.
     """
 
     epoch: int = 0
@@ -56,7 +57,9 @@ class TrainState:
     rows: int = 0
     items: int = 0
     data_wait: float = 0.0
-    stopped_early: bool = field(default=False)
+    stopped_early: bool = False
+    data: str = ""
+    tokens: str = ""
 
 
 class _LossModule(nn.Module):
@@ -97,7 +100,9 @@ class Trainer:
         self.evaluator = evaluator
         self.accelerator = accelerator
         self.folder = folder
-        self.state = TrainState()
+        self.state = TrainState(
+            data=adapter.dataset.digest(), tokens=adapter.dataset.token_digest()
+        )
         self.loader = TrainLoader(
             adapter.batches(),
             config["train_batch_size"],
@@ -108,6 +113,12 @@ class Trainer:
             rank=parallel.rank(),
             world_size=parallel.world_size(),
         )
+        if adapter.trains and len(self.loader) == 0:
+            raise DataError(
+                f"{adapter.dataset.inter_path} gives no training row under "
+                f"protocol={adapter.dataset.protocol.name}: after the validation and test items "
+                "are left out, no user has two interactions to learn from."
+            )
         self.epochs = config["epochs"] if adapter.trains else min(config["epochs"], 1)
         self.bigger_is_better = bool(config["valid_metric_bigger"])
         adapter.model.to(accelerator.device)
@@ -123,6 +134,8 @@ class Trainer:
         """Train until the last epoch or until validation stops gaining; return the final state."""
         if self.config["resume"]:
             self._resume()
+        if self.epochs == 0:
+            self._validate()  # nothing to learn: the model as it is, for zero-shot figures
         while self.state.epoch < self.epochs and not self.state.stopped_early:
             if self.adapter.trains:
                 self._train_epoch()
@@ -143,14 +156,11 @@ class Trainer:
         self.adapter.load_extra_state(extra)
 
     def evaluate(self, phase: str) -> Report:
-        """Evaluate the model as it is."""
+        """Evaluate the model as it is, in float32 whatever the precision of training."""
         self.adapter.model.eval()
-        with self.accelerator.autocast():
-            return self.evaluator.evaluate(
-                self.adapter.scorer(self.accelerator.device),
-                phase,
-                progress=self._shows_progress(),
-            )
+        return self.evaluator.evaluate(
+            self.adapter.scorer(self.accelerator.device), phase, progress=self._shows_progress()
+        )
 
     # --- one epoch ------------------------------------------------------------------------------
 
@@ -292,6 +302,11 @@ class Trainer:
             optimizer=self.optimizer if self.adapter.trains else None,
         )
         self.adapter.load_extra_state(extra)
+        if state["data"] != self.state.data:
+            raise CheckpointError(
+                f"{self.folder.last} was trained on other interactions than "
+                f"{self.adapter.dataset.inter_path} holds now; train without --resume."
+            )
         self.state = TrainState(**state)
         if self.adapter.trains:
             self.scheduler.last_epoch = self.state.step
