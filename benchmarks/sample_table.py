@@ -50,7 +50,8 @@ def oracles(folder: Path) -> list[str]:
     figures = json.loads((folder / "world.json").read_text(encoding="utf-8"))["figures"]
     rows = []
     for name, by_group in figures.items():
-        cells = [f"{by_group[group]['recall@10']:.4f}" for group in GROUPS]
+        groups = ["overall" if group == "all" else group for group in GROUPS]
+        cells = [f"{by_group[group]['recall@10']:.4f}" for group in groups]
         rows.append(f"| {name} | " + " | ".join(cells) + " | - | - |")
     return rows
 

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 import yaml
 from recbole.config import Config
-from recbole.evaluator.base_metric import TopkMetric
-from recbole.evaluator.register import metric_types, metrics_dict
+from recbole.evaluator.register import metric_information, metric_types
 from recbole.utils import ModelType
 
 from recbole_morec import settings
@@ -217,7 +216,9 @@ class MoRecConfig(Config):
                 )
         name, _, k = str(values["valid_metric"]).partition("@")
         reported = {str(m).lower() for m in values["metrics"]}
-        by_length = issubclass(metrics_dict.get(name.lower(), TopkMetric), TopkMetric)
+        # Metrics on mean ranks (GAUC) and on raw scores have no list length.
+        needs = set(metric_information.get(name.lower(), []))
+        by_length = not needs & {"rec.meanrank", "rec.score"}
         lengths = [str(k) for k in values["topk"]] if by_length else [""]
         if name.lower() not in reported or k not in lengths:
             problems.append(
