@@ -20,7 +20,7 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from recbole_morec import parallel, tables
 from recbole_morec.config import DATASET_KEYS, MoRecConfig, read_config_files
 from recbole_morec.data.dataset import MultimodalDataset
-from recbole_morec.errors import CheckpointError
+from recbole_morec.errors import CheckpointError, ConfigError
 from recbole_morec.evaluation.evaluator import Evaluator, Report
 from recbole_morec.item_encoders import training_report
 from recbole_morec.models.adapter import ModelAdapter, build_adapter
@@ -182,8 +182,13 @@ def _build(config: MoRecConfig, accelerator: Accelerator, load_weights: bool) ->
 def _accelerator(config: MoRecConfig) -> Accelerator:
     if parallel.world_size() == 1:
         AcceleratorState._reset_state()  # an earlier run of this process may have had another
+    cpu = not config["use_gpu"] or not torch.accelerator.is_available()
+    if cpu and config["mixed_precision"] == "fp16":
+        raise ConfigError(
+            "mixed_precision=fp16 needs a GPU; on a CPU use mixed_precision=bf16, or 'no'."
+        )
     return Accelerator(
-        cpu=not config["use_gpu"] or not torch.accelerator.is_available(),
+        cpu=cpu,
         mixed_precision=config["mixed_precision"],
         # Buffers (feature matrices, graphs) are equal in all processes from the start.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],

@@ -203,3 +203,7 @@ def test_help_lists_what_can_be_typed(capsys):
     text = capsys.readouterr().out
     for word in ("PixelNet", "MoRec", "SASRec", "LightGCN", "tiny_convnext", "in_batch", "convert"):
         assert word in text
+
+
+def test_half_precision_without_a_gpu(copy, command):
+    failed(command("--mixed_precision=fp16"), "mixed_precision=bf16")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = [
-    "--model=PixelNet", "--dataset=colours", "--use_gpu=False", "--epochs=2", "--topk=[1,5]",
+    "--dataset=colours", "--use_gpu=False", "--topk=[1,5]",
     "--valid_metric=NDCG@5", "--hidden_dropout_prob=0", "--attn_dropout_prob=0",
-    "--show_progress=False", "--train_batch_size=15", "--log_tensorboard=False", "--log_interval=1",
+    "--show_progress=False", "--log_tensorboard=False", "--log_interval=1",
     "--embedding_size=16",
 ]  # fmt: skip
 
@@ -45,12 +45,34 @@ def launch(processes, world, folder, *flags):
 def test_two_processes_equal_one(tmp_path, objective):
     # 61 rows in batches of 15: shares differ in size, and the last batch leaves a process empty.
     world = write_world(tmp_path / "data" / "colours", users=61)
-    flags = [f"--objective={objective}", "--learner=sgd", "--learning_rate=0.1"]
+    flags = ["--model=PixelNet", f"--objective={objective}", "--learner=sgd", "--learning_rate=0.1"]
+    flags += ["--epochs=2", "--train_batch_size=15"]
     one = launch(1, world, tmp_path / "one", *flags)
     two = launch(2, world, tmp_path / "two", *flags)
     assert two[0]["training"]["processes"] == 2
     assert two[1] == pytest.approx(one[1], rel=1e-5)  # the loss of every step
-    for name, tensor in one[2].items():  # plain SGD: weights differ as gradients do
-        assert (two[2][name] - tensor).abs().max() < 1e-5, name
     for group, metrics in one[0]["test"].items():
         assert two[0]["test"][group] == pytest.approx(metrics), group
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model=PixelNet", "--objective=in_batch"],
+        ["--model=PixelNet", "--objective=bpr", "--worker=1"],
+        ["--model=MoRec", "--item_encoder=image+text", "--fusion=concat", "--encoder_dropout=0"],
+        ["--model=SASRec", "--hidden_size=16", "--n_heads=2"],
+        ["--model=BPR"],
+    ],
+    ids=lambda flags: "-".join(flag.partition("=")[2] for flag in flags[:2]),
+)
+def test_two_processes_have_the_gradients_of_one(tmp_path, flags):
+    world = write_world(tmp_path / "data" / "colours", users=61)
+    # One plain SGD step of rate 1: what weights differ by is what gradients differ by.
+    step = ["--learner=sgd", "--learning_rate=1", "--encoder_learning_rate=1", "--weight_decay=0"]
+    step += ["--epochs=1", "--train_batch_size=1000"]
+    _, (loss,), weights = launch(1, world, tmp_path / "one", *flags, *step)
+    _, (same,), others = launch(2, world, tmp_path / "two", *flags, *step)
+    assert same == pytest.approx(loss, rel=1e-5)
+    for name, tensor in weights.items():
+        assert (others[name] - tensor).norm() <= 1e-5 * tensor.norm() + 1e-7, name

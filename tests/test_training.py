@@ -1,11 +1,13 @@
 """Training: the same numbers for any number of workers, micro-batches and after a resume."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from recbole_morec.errors import CheckpointError
 from recbole_morec.run import evaluate, run
 
 QUICK = {"epochs": 3, "train_batch_size": 16, "hidden_dropout_prob": 0.2}
@@ -45,9 +47,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(settings, tmp_path, monke
     original = trainer.Trainer._train_epoch
 
     def crash_in_third_epoch(self):
+        original(self)
         if self.state.epoch == 2:
             raise KeyboardInterrupt
-        original(self)
 
     monkeypatch.setattr(trainer.Trainer, "_train_epoch", crash_in_third_epoch)
     with pytest.raises(KeyboardInterrupt):
@@ -57,6 +59,33 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(settings, tmp_path, monke
     assert resumed["test"] == unbroken["test"]
     assert resumed["training"]["epochs"] == unbroken["training"]["epochs"] == 3
     assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    (whole,), (parts,) = [list((tmp_path / n).rglob("metrics.jsonl")) for n in ("whole", "parts")]
+    assert places(parts) == places(whole)  # nothing stands twice
+
+
+def places(file):
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    return [(record["kind"], record["epoch"], record["step"]) for record in records]
+
+
+def test_a_run_does_not_resume_on_other_interactions(settings, world, tmp_path):
+    folder = shutil.copytree(world, tmp_path / "data" / "colours")
+    changes = {"data_path": str(folder.parent), "epochs": 1}
+    train(settings, tmp_path / "saved", **changes)
+    inter = folder / "colours.inter"
+    inter.write_text("".join(inter.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(CheckpointError, match="other interactions"):
+        train(settings, tmp_path / "saved", **changes, resume=True)
+
+
+def test_a_run_in_low_precision_is_ranked_in_float32(settings, tmp_path):
+    results = train(
+        settings, tmp_path / "saved", item_encoder="image", epochs=1, mixed_precision="bf16"
+    )
+    (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    assert {tensor.dtype for tensor in weights(folder).values()} == {torch.float32}
+    plain = evaluate(folder, overrides={"mixed_precision": "no"})
+    assert plain["test"] == results["test"]
 
 
 def test_micro_batches_add_up_to_the_batch(settings, tmp_path):

@@ -85,6 +85,16 @@ class RunFolder:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
+    def drop_metrics_after(self, step: int) -> None:
+        """Take back the lines of ``metrics.jsonl`` that a resumed run will write again."""
+        file = self.path / "metrics.jsonl"
+        if self.writes and file.exists():
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A run that was killed may have left half a line at the end.
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            self._write("metrics.jsonl", "".join(kept))
+
     def log_to_file(self) -> logging.Handler | None:
         """Send the package's log to ``run.log`` too; the caller removes the handler."""
         if not self.writes:

@@ -45,7 +45,9 @@ class TrainState:
         seconds: time spent training, without evaluation.
         rows, items: training rows and distinct items encoded so far, over all processes.
         data_wait: seconds of ``seconds`` spent waiting for batches.
+        stopped_early: whether early stopping ended the run.
         data, tokens: digests of the interactions and of the order of ids that were trained on.
+        scaler: state of the loss scale (``mixed_precision=fp16``).
     """
 
     epoch: int = 0
@@ -60,6 +62,7 @@ class TrainState:
     stopped_early: bool = False
     data: str = ""
     tokens: str = ""
+    scaler: dict[str, Any] | None = None
 
 
 class _LossModule(nn.Module):
@@ -200,7 +203,7 @@ class Trainer:
         }
         self._record("train", record)
         log.info(
-            "epoch %d  loss %.4f  lr %.2g  %s users/s  %s items/s  data wait %.0f %%",
+            "epoch %d  loss %.4f  lr %.2g  %.0f users/s  %.0f items/s  data wait %.0f %%",
             self.state.epoch + 1, record["loss"], record["lr"], record["users/s"],
             record["items/s"], 100 * record["data_wait"],
         )  # fmt: skip
@@ -286,6 +289,8 @@ class Trainer:
                 )  # fmt: skip
 
     def _save(self, path: Any, *, with_optimizer: bool) -> None:
+        if self.accelerator.scaler is not None:
+            self.state.scaler = self.accelerator.scaler.state_dict()
         if self.folder.writes:
             save_checkpoint(
                 path,
@@ -308,6 +313,9 @@ class Trainer:
                 f"{self.adapter.dataset.inter_path} holds now; train without --resume."
             )
         self.state = TrainState(**state)
+        self.folder.drop_metrics_after(self.state.step)
+        if self.accelerator.scaler is not None and self.state.scaler is not None:
+            self.accelerator.scaler.load_state_dict(self.state.scaler)
         if self.adapter.trains:
             self.scheduler.last_epoch = self.state.step
             for group, rate in zip(

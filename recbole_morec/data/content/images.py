@@ -145,7 +145,13 @@ class ImageFolderReader:
                 if (reason := self._decode_into(cache[item], item)) is not None
             ]
 
-        bar = tqdm(total=len(self), desc="images", unit="image", disable=not progress, leave=False)
+        bar = tqdm(
+            total=len(self),
+            desc="images",
+            unit="image",
+            disable=None if progress else True,  # None: only on a terminal
+            leave=False,
+        )
         bad: list[tuple[int, str]] = []
         with bar, ThreadPoolExecutor(usable_cpus()) as pool:
             for block, found in zip(blocks, pool.map(decode, blocks), strict=True):

@@ -103,7 +103,13 @@ class TextReader:
     def _tokenise(
         self, tokenizer: Any, texts: Sequence[str | None], special: int, progress: bool
     ) -> None:
-        bar = tqdm(total=len(texts), desc="texts", unit="item", disable=not progress, leave=False)
+        bar = tqdm(
+            total=len(texts),
+            desc="texts",
+            unit="item",
+            disable=None if progress else True,  # None: only on a terminal
+            leave=False,
+        )
         parts: list[np.ndarray] = []
         lengths = np.zeros(len(texts), dtype=np.int64)
         with bar:

@@ -1,0 +1,111 @@
+"""The table of docs/results.md on real posters: IDs, stored vectors and trained encoders.
+
+``python benchmarks/posters_table.py --dataset movietweetings --data_path <folder> [--rows ...]``
+
+Stored vectors are made first, once, by the untrained encoders that the end-to-end rows start from.
+Finished runs are taken from their run folder. Prints one Markdown row per run setting with the
+command that gives it; with several seeds, means and standard deviations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+from sample_table import cell, finished
+
+from recbole_morec.config import MoRecConfig
+from recbole_morec.data.content import open_content
+from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.item_encoders import build_item_encoder
+
+COMMON = {"MAX_ITEM_LIST_LENGTH": 20, "stopping_step": 5}
+OURS = {"embedding_size": 128, "objective": "in_batch", "window": "windows"}
+IMAGE = {"item_encoder": "tf_efficientnet_lite0", "image_size": 160}
+TEXT = {"item_encoder": "all-MiniLM-L6-v2", "max_text_length": 40}
+TUNED = {"train_layers": "last_3", "encoder_learning_rate": 1e-4, "activation": "relu"}
+
+# Row -> model, settings. `stored: {...}` stands for vectors of that encoder.
+ROWS = {
+    "Pop": ("Pop", {}),
+    "BPR": ("BPR", {}),
+    "GRU4Rec": ("GRU4Rec", {}),
+    "SASRec": ("SASRec", {}),
+    "IDs": ("PixelNet", {**OURS, "item_encoder": "id"}),
+    "stored posters": ("PixelNet", {**OURS, "stored": IMAGE}),
+    "posters end to end": ("PixelNet", {**OURS, **IMAGE, **TUNED}),
+    "stored titles": ("MoRec", {**OURS, "stored": TEXT, "text_fields": ["title"]}),
+    "titles end to end": ("MoRec", {**OURS, **TEXT, **TUNED, "text_fields": ["title"]}),
+    "stored titles and genres": ("MoRec", {**OURS, "stored": TEXT}),
+    "titles and genres end to end": ("MoRec", {**OURS, **TEXT, **TUNED}),
+}
+
+
+def stored_vectors(model: str, dataset: str, settings: dict, common: dict) -> str:
+    """File name of the encoder's pooled vectors in the dataset's folder; written if not there."""
+    config = MoRecConfig(model, dataset, overrides={**common, **settings, "train_layers": "none"})
+    data = MultimodalDataset(config)
+    parts = [settings["item_encoder"], settings.get("image_size"), *settings.get("text_fields", [])]
+    file = data.folder / ("-".join(str(part) for part in parts if part) + ".npy")
+    if not file.exists():
+        encoder = build_item_encoder(config, data).eval()
+        content = open_content(data, encoder.needs, config)
+        items = np.arange(1, data.item_num)
+        with torch.no_grad():
+            vectors = [
+                encoder.pooled(content.fetch(part))
+                for part in np.array_split(items, -(-len(items) // 64))
+            ]
+        np.save(file, torch.cat(vectors).numpy())
+        tokens = "\n".join(data.item_tokens[1:])
+        file.with_suffix(".tokens.txt").write_text(tokens + "\n", encoding="utf-8")
+    return file.name
+
+
+def command(model: str, dataset: str, settings: dict) -> str:
+    """What a user types for this row."""
+    flags = " ".join(f"--{key}={str(value).replace(' ', '')}" for key, value in settings.items())
+    return f"python run_recbole_morec.py --model={model} --dataset={dataset} {flags}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="movietweetings")
+    parser.add_argument("--data_path", default="dataset_atomic")
+    parser.add_argument("--checkpoint_dir", default="saved")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    options = parser.parse_args()
+    common = {
+        "data_path": options.data_path,
+        "checkpoint_dir": options.checkpoint_dir,
+        "show_progress": False,
+    }
+    metrics = ("recall@10", "recall@20", "ndcg@10")
+    print(f"| row | {' | '.join(metrics)} | best epoch | seconds | command |")
+    print("| --- |" + " --- |" * 6)
+    for name in options.rows:
+        model, row = ROWS[name]
+        settings = {**COMMON, **row}
+        if "stored" in settings:
+            encoder = {**settings.pop("stored")}
+            encoder |= {k: settings[k] for k in ("text_fields",) if k in settings}
+            file = stored_vectors(model, options.dataset, encoder, common)
+            settings |= {"item_encoder": "features", "features": file}
+        results = [
+            finished(model, options.dataset, {**settings, **common, "seed": seed})
+            for seed in options.seeds
+        ]
+        cells = [cell([r["test"]["all"][metric] for r in results]) for metric in metrics]
+        training = [r["training"] for r in results]
+        cells.append(f"{statistics.mean(t['best_epoch'] for t in training):.0f}")
+        cells.append(f"{statistics.mean(t['seconds'] for t in training):.0f}")
+        cells.append(f"`{command(model, options.dataset, settings)}`")
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
