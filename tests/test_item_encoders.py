@@ -15,6 +15,7 @@ from recbole_morec.item_encoders import (
     EncoderCard,
     ImageNeed,
     ItemEncoder,
+    image,
     register_item_encoder,
     registry,
 )
@@ -64,6 +65,42 @@ def test_timm_default_pooling_is_timms_own(dataset):
     expected = encoder.projection(encoder.backbone(pixels))
     torch.testing.assert_close(encoder(content), expected)
     assert encoder.tokens(content)[0].shape == (2, 4, 64)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_images_in_chunks_are_images_at_once(dataset, monkeypatch, batch_norm):
+    encoder = build(
+        dataset, "timm:test_resnet", pretrained=False, image_size=64, batch_norm=batch_norm
+    ).double()
+    encoder.train()
+    content = content_for(encoder, 8)
+    sizes = []
+    monkeypatch.setattr(
+        encoder.backbone, "forward_features", counted(encoder.backbone.forward_features, sizes)
+    )
+    results = []
+    for pixels in (3 * 64 * 64, 2**30):  # 8 images as 3 + 3 + 2, and at once
+        monkeypatch.setattr(image, "CHUNK_PIXELS", pixels)
+        encoder.zero_grad()
+        vectors = encoder(content)
+        (vectors**2).sum().backward()
+        gradients = {n: p.grad.clone() for n, p in encoder.named_parameters()}
+        results.append((vectors.detach(), gradients, list(sizes)))
+        sizes.clear()
+    (chunked, gradients, counts), (whole, expected, _) = results
+    # Statistics over a batch need the whole batch.
+    assert counts == ([3, 3, 2] if batch_norm == "frozen" else [8])
+    torch.testing.assert_close(chunked, whole)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], msg=name)
+
+
+def counted(forward, sizes):
+    def call(pixels):
+        sizes.append(len(pixels))
+        return forward(pixels)
+
+    return call
 
 
 def test_paper_transform_normalises_by_one_half(dataset):

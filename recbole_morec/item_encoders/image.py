@@ -18,6 +18,7 @@ from recbole_morec.item_encoders.timm_models import MadeModel, make_timm_model
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _PAPER = (0.5, 0.5, 0.5)
+CHUNK_PIXELS = 2**19  # of one chunk on a CPU: 10 images of 224 x 224, 512 of 32 x 32
 _MODEL_ERRORS = (
     *(RuntimeError, ValueError, AssertionError, IndexError, KeyError, TypeError, AttributeError),
 )
@@ -59,6 +60,20 @@ class ImageEncoder(BackboneEncoder):
         if images.is_floating_point():
             return images
         return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
+
+    def forward(self, content: Content) -> Tensor:
+        """Return item vectors ``[n, d]``.
+
+        A CPU takes the images in chunks whose activations stay in its caches. That changes no
+        vector, since an image knows nothing of the others (``batch_dependent`` encoders, where it
+        does, take all at once).
+        """
+        images = content["image"]
+        chunk = max(1, CHUNK_PIXELS // self.size**2)
+        encode = super().forward
+        if images.device.type != "cpu" or len(images) <= chunk or self.batch_dependent:
+            return encode(content)
+        return torch.cat([encode({"image": part}) for part in images.split(chunk)])
 
     def probe_content(self) -> Content:
         """One black image of the size that the encoder will be given."""
