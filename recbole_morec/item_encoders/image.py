@@ -43,8 +43,11 @@ class ImageEncoder(BackboneEncoder):
         mean: Sequence[float],
         std: Sequence[float],
     ):
-        # Convolutions run about twice as fast with channels last, on CPUs and on GPUs.
-        super().__init__(card, backbone.to(memory_format=torch.channels_last), settings)
+        # Convolutions run about twice as fast with channels last, on CPUs and on GPUs. PyTorch
+        # refuses it for a model with weights of five dimensions (patches of several frames).
+        if all(parameter.ndim != 5 for parameter in backbone.parameters()):
+            backbone = backbone.to(memory_format=torch.channels_last)
+        super().__init__(card, backbone, settings)
         self.size = size
         self.needs = [ImageNeed(size, settings.resize)]
         self.own_mean, self.own_std = tuple(mean), tuple(std)

@@ -16,11 +16,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     # image
     "bit": {"embedding_size": 8, "num_groups": 4, "hidden_sizes": [8, 8, 16, 16]},
     "donut-swin": _SWIN,
+    "dots3_note_vision_encoder": {"pyramid_num_routed": [-1, 4]},
     "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320},
     "align_vision_model": {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320},
     "hiera": {"embed_dim": 8, "patch_size": [7, 7], "image_size": [32, 32]},
     "levit": {"patch_size": 16, "num_attention_heads": [2, 2, 2], "hidden_sizes": [16, 32, 32]},
     "maskformer-swin": _SWIN,
+    "mllama_vision_model": {"intermediate_layers_indices": [0], "num_global_layers": 1},
     "swin": _SWIN,
     "swin2sr": {**_SWIN, "patch_size": 1, "upscale": 2},
     "swinv2": {**_SWIN, "pretrained_window_sizes": [0, 0]},

@@ -19,7 +19,7 @@ from recbole_morec.item_encoders.transformers_models import (
 )
 
 TIMM_SIZES = (64, 84, 96, 128, None)  # 84: patches of 14 in groups of 3
-TRANSFORMERS_SIZES = (32, 64, 224)
+TRANSFORMERS_SIZES = (32, 48, 64, 224)  # 48: patches of 8 in groups of 3
 HEAVY = 40e6  # parameters of a timm model that is tried at depth 2 where it can be
 
 

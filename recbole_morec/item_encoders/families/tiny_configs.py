@@ -24,6 +24,7 @@ _WIDTHS = {
     *("emb_dim", "out_hidden_size", "vision_hidden_size", "text_hidden_size", "d_embedding"),
     *("fpn_hidden_size", "mask_feature_size", "feature_size", "encoder_hidden_dim", "n_hidden"),
     *("shared_representation_size", "model_dim", "pooler_hidden_size", "true_hidden_size"),
+    *("adapter_in_dim", "adapter_out_dim", "adapter_input_size"),
 }
 _INNER = {
     *("intermediate_size", "ffn_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "n_inner"),
