@@ -112,11 +112,23 @@ def tiny_values(config_class: type, changes: dict[str, Any] | None = None) -> di
                 continue
             values[name] = {
                 "model_type": part.model_type,
+                **_outputs(part),
                 **tiny_values(type(part), changes.pop(name, None)),
             }
         else:
             values[name] = tiny_values(cls, changes.pop(name, None))
     return {**values, **changes}
+
+
+def _outputs(part: Any) -> dict[str, Any]:
+    """Return which stages of a backbone a model reads, where these are not the backbone's own."""
+    if part.model_type == "timm_backbone":
+        return {"out_indices": part.out_indices}
+    stages = getattr(part, "out_features", None)
+    counted = {field.name for field in fields(type(part))} & _LAYERS
+    if counted or stages == getattr(type(part)(), "out_features", None):
+        return {}  # stages that are layers are fewer in a tiny config
+    return {"out_features": stages}
 
 
 def shrink(name: str, default: Any) -> Any:
@@ -129,6 +141,8 @@ def shrink(name: str, default: Any) -> Any:
     sequence = isinstance(default, list | tuple) and all(isinstance(x, int) for x in default)
     if sequence and default:
         return _shrink_list(name, list(default))
+    if name == "num_key_value_heads" and default is None:
+        return HEADS  # a parent's __post_init__ has a number of its own for None (Voxtral)
     if not plain:
         return None
     if name in _WIDTHS:
