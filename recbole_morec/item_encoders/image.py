@@ -72,11 +72,11 @@ class ImageEncoder(BackboneEncoder):
         try:
             super().finish(settings)
         except _MODEL_ERRORS as error:
-            key = "image_size" if settings.image_size else "item_encoder"
             raise ConfigError(
-                f"{key}: {self.name} cannot read images of {self.size} x {self.size} pixels "
-                f"({type(error).__name__}: {error}). If the size is the reason, leave image_size "
-                "empty for the size that the model was made for, or try a multiple of 32."
+                f"item_encoder {self.name!r}: {type(self.backbone).__name__} does not run on "
+                f"images of {self.size} x {self.size} pixels ({type(error).__name__}: {error}). "
+                "If the size is the reason, leave image_size empty for the size that the model "
+                "was made for, or try a multiple of 32."
             ) from error
 
 

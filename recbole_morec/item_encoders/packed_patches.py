@@ -50,6 +50,8 @@ class Layout:
         """Last hidden states in the tower's shape -> ``[n, T, D]``."""
         if states.ndim == 5:  # [n, 1, tiles, T, D] of Mllama, where only the first tile is real
             states = states[:, 0, 0]
+        if states.ndim == 4:  # a feature map [n, D, H, W]
+            states = states.flatten(2).transpose(1, 2)
         return states.reshape(n, -1, states.shape[-1])
 
     def pooled(self, output: Tensor | None, n: int) -> Tensor | None:
@@ -205,6 +207,16 @@ def _minicpm(pixels: Tensor, config: Any) -> dict[str, Tensor]:
     return {"pixel_values": strip, "target_sizes": _grid(pixels, patch)[:, 1:].to(torch.int32)}
 
 
+def _molmo2(pixels: Tensor, config: Any) -> dict[str, Tensor]:
+    """One crop per image, ``[n, T, p * p * 3]``, for a grid of fixed size."""
+    return {"pixel_values": cut(pixels, _int(config.patch_size), 1, "tyxc")}
+
+
+def _whole(pixels: Tensor, config: Any) -> dict[str, Tensor]:
+    """Plain images, where only the name of the input differs."""
+    return {"pixel_values": pixels}
+
+
 def _mllama(pixels: Tensor, config: Any) -> dict[str, Tensor]:
     """One tile per image, the other tiles are empty: ``[n, 1, tiles, 3, H, W]``."""
     n, tiles = len(pixels), config.max_num_tiles
@@ -227,6 +239,7 @@ LAYOUTS: dict[str, Layout] = {
     "dots3_note_vision_encoder": _QWEN,
     "ernie4_5_vl_moe_vision": _QWEN,
     "exaone4_5_vision": _QWEN,
+    "florence_vision": Layout(_whole, any_size=False),
     "gemma4_vision": Layout(_gemma4),
     "glm4v_moe_vision": _QWEN,
     "glm4v_vision": _QWEN,
@@ -245,6 +258,7 @@ LAYOUTS: dict[str, Layout] = {
     # its pooler takes the first token of the whole pack
     "minimax_m3_vl_vision": Layout(_qwen, pooler=False),
     "mllama_vision_model": Layout(_mllama, any_size=False),
+    "molmo2_vision": Layout(_molmo2, any_size=False),
     "muse_glimmer_vision": _MUSE,
     "muse_spark_vision": _MUSE,
     "paddleocr_vl_vision": Layout(_paddle),

@@ -243,10 +243,14 @@ def _load(
 
 def _tower(model: nn.Module, part: Any, card: EncoderCard) -> tuple[nn.Module, str]:
     """Return the submodule that ``part`` describes, and its name as a prefix."""
-    inputs = {"input_ids"} if card.modality == "text" else {"pixel_values", "grid_thw"}
+    inputs = {"input_ids"} if card.modality == "text" else {"pixel_values"}
+    if card.modality == "image" and layout_for(part) is not None:
+        inputs.add("hidden_states")  # as some towers name their pixels (Qwen-VL)
     for name, module in model.named_modules():
         described = type(getattr(module, "config", None)) is type(part)
-        if name and described and inputs & set(input_names(type(module))):
+        names = set(input_names(type(module)))
+        whole = names & {"return_dict", "kwargs"}  # a tower, not its embedding layer
+        if name and described and whole and inputs & names:
             return module, f"{name}."
     raise ConfigError(
         f"item_encoder {card.name!r}: no {card.modality} tower was found in {type(model).__name__}."

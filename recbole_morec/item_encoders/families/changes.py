@@ -14,9 +14,25 @@ def _multimodal_rope(*sections: int) -> dict[str, Any]:
 
 _SWIN_BACKBONE = {"backbone_config": {"depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}}
 _DETR_CHANNELS = {"encoder_in_channels": [16, 32, 64], "decoder_in_channels": [32, 32, 32]}
+_SEAMLESS = {
+    "speech_encoder_intermediate_size": 32,
+    "t2u_encoder_ffn_dim": 32,
+    "t2u_decoder_ffn_dim": 32,
+    "t2u_vocab_size": 128,
+    "unit_hifi_gan_vocab_size": 128,
+    "upsample_initial_channel": 32,
+    "unit_embed_dim": 32,
+}
 
 CHANGES: dict[str, dict[str, Any]] = {
     # image
+    "apertus1p5": {
+        "vision_config": {"codebook_size": 32},
+        "audio_config": {"codebook_size": 32},
+        "image_token_offset": 32,
+        "audio_token_offset": 64,
+    },
+    "apertus1p5_vision_tokenizer": {"base_channels": 32, "channel_multiplier": [1, 1]},
     "bit": {"embedding_size": 8, "num_groups": 4, "hidden_sizes": [8, 8, 16, 16]},
     "donut-swin": _SWIN,
     "dots3_note_vision_encoder": {"pyramid_num_routed": [-1, 4]},
@@ -36,6 +52,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "window_size": 4,
     },
     "gemma3n_vision": {"architecture": "test_efficientnet"},
+    "grounding-dino": _SWIN_BACKBONE,
     "hgnet_v2": {
         "stem_channels": [3, 8, 8],
         "stage_in_channels": [8, 8, 16, 32],
@@ -53,9 +70,14 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "mask2former": _SWIN_BACKBONE,
     "maskformer": _SWIN_BACKBONE,
+    "mm-grounding-dino": _SWIN_BACKBONE,
     "mobilevitv2": {"patch_size": 2},
     "oneformer": _SWIN_BACKBONE,
-    "pp_doclayout_v3": _DETR_CHANNELS,
+    "pp_ocrv6_small_det": {
+        "backbone_config": {"out_features": [f"stage{i}" for i in range(1, 5)]},
+        "layer_list_out_channels": [96, 96, 192, 384],
+    },
+    "pp_doclayout_v3": {**_DETR_CHANNELS, "x4_feat_dim": 8},
     "pp_doclayout_v4": _DETR_CHANNELS,
     "rt_detr": _DETR_CHANNELS,
     "rt_detr_v2": _DETR_CHANNELS,
@@ -81,6 +103,14 @@ CHANGES: dict[str, dict[str, Any]] = {
     "janus_vqgan": {"base_channels": 32, "channel_multiplier": [1, 1]},
     "lw_detr": {"projector_scale_factors": [1.0]},
     "lw_detr_vit": {"num_windows": 4},
+    "depth_pro": {
+        "patch_size": 32,
+        "intermediate_hook_ids": [1, 0],
+        "intermediate_feature_dims": [8, 8],
+        "scaled_images_feature_dims": [8, 8, 8],
+    },
+    "molmo2_vision": {"image_size": [32, 32], "num_position_embeddings": 16},
+    "unlimited_ocr_sam_vision_model": {"downsample_channels": [16, 32]},
     "molmo2": {"adapter_config": {"vision_feature_layer": [1, 0]}},
     "muse_spark_audio": {"num_hidden_layers": 4},
     "uvdoc": {"backbone_config": {"out_features": [f"stage{i}" for i in range(1, 7)]}},
@@ -97,26 +127,36 @@ CHANGES: dict[str, dict[str, Any]] = {
     "canine": {"downsampling_rate": 2},
     "chameleon": {"vocabulary_map": {"<image>": 4}},
     "clvp_encoder": {"hidden_size": 64, "num_attention_heads": 1},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0}},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"], "num_experts_per_tok": 2},
     "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
-    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "emu3": {"vocabulary_map": {"<image>": 4}},
+    "emu3_vqgan": {"base_channels": 32, "channel_multiplier": [1, 1], "codebook_size": 64},
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 8}},
     "funnel": {"block_sizes": [1, 1]},
     "gradium_phonon_tts": {"flow_head_config": {"condition_dim": 32}},
+    "granite4_vision": {
+        "vision_config": {"hidden_size": 64},  # its bridge has one head per 64
+        "downsample_rate": "1/2",
+        "deepstack_layer_map": [[-1, 0]],
+        "spatial_target_layers": [],
+    },
     "hunyuan_vl_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "xdrope_section": [2] * 4}
     },
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "longcat_flash": {"qk_rope_head_dim": 16},
-    "mimi": {"upsample_groups": 32},
-    "mimo_v2_flash": {"swa_num_key_value_heads": 2, "swa_num_attention_heads": 2},
-    "nemo_speechlm": {"head_config": {"audio_hidden_size": 32}},
+    "mimi": {"upsample_groups": 32, "num_filters": 8, "codebook_size": 64},
+    "mimo_v2_flash": {"num_attention_heads": 4, "num_key_value_heads": 2},
     "pocket_tts": {"flow_head_config": {"condition_dim": 32}},
+    "seamless_m4t": _SEAMLESS,
+    "seamless_m4t_v2": _SEAMLESS,
     "step3p5": {"sliding_window": 8},
+    "t5gemma2_text": {"dropout_rate": 0.0},
     "wavtokenizer": {"codebook_dim": 32},
-    "zamba": {"num_hidden_layers": 3},
+    "wavtokenizer_encoder": {"codebook_dim": 32},
+    "zamba": {"num_hidden_layers": 12},
     "zaya": {"num_experts_per_tok": 1},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],

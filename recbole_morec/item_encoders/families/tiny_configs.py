@@ -25,6 +25,7 @@ _WIDTHS = {
     *("fpn_hidden_size", "mask_feature_size", "feature_size", "encoder_hidden_dim", "n_hidden"),
     *("shared_representation_size", "model_dim", "pooler_hidden_size", "true_hidden_size"),
     *("adapter_in_dim", "adapter_out_dim", "adapter_input_size"),
+    *("audio_hidden_size", "hidden_size_global"),
 }
 _INNER = {
     *("intermediate_size", "ffn_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "n_inner"),
@@ -36,6 +37,7 @@ _LAYERS = {
     *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "depth"),
     *("decoder_layers", "num_decoder_layers", "num_encoder_layers", "decoder_num_hidden_layers"),
     *("num_blocks", "encoder_num_layers", "decoder_num_layers", "n_encoder_layers", "blocks"),
+    *("speech_encoder_layers", "t2u_encoder_layers", "t2u_decoder_layers"),
 }
 _HEADS = {
     *("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"),

@@ -29,6 +29,7 @@ DIM = 4
 PADDING_NOTE = "padding changes its vectors: they depend on the longest text of a batch"
 LARGEST = 3e7  # parameters; a trial is meant for a small machine
 TEXTS = ("a red shirt", "blue")
+_OWNER = re.compile(r"^item_encoder '[^']*': ")
 _MODULE = re.compile(r"<module '([\w.]+)' from '[^']*'>")
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "red", "blue", "green", "shirt", "dress")
 
@@ -77,16 +78,16 @@ def try_member(member: Member, folder: Path) -> tuple[str, str]:
         return "", PADDING_NOTE if padding_matters(encoder) else ""
     except Exception as error:
         # Whatever a model of a foreign library raises is what the table is to say.
-        return describe(error, member.encoder), ""
+        return describe(error), ""
 
 
-def describe(error: Exception, encoder: str) -> str:
+def describe(error: Exception) -> str:
     """Return the first line of an error for the table, without paths of this machine."""
     if isinstance(error, StrictDataclassClassValidationError) and error.__cause__ is not None:
         error = error.__cause__  # its own first line names the check, not what is wrong
     lines = str(error).strip().splitlines() or [""]
     kind = "" if isinstance(error, MoRecError) else f"{type(error).__name__}: "
-    message = f"{kind}{lines[0]}".removeprefix(f"item_encoder {encoder!r}: ")
+    message = _OWNER.sub("", f"{kind}{lines[0]}").partition(" If the size is the reason")[0]
     return _MODULE.sub(r"\1", message)[:240] or type(error).__name__
 
 
