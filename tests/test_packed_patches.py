@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import transformers
+from item_encoder_world import build, content_for, make_dataset
 from transformers import CONFIG_MAPPING
 
 from recbole_morec.errors import ConfigError
-from recbole_morec.item_encoders.families.tiny_configs import tiny_config
+from recbole_morec.item_encoders.families.tiny_configs import tiny_config, tiny_values
 from recbole_morec.item_encoders.families.trial import Member, run_member, write_tokenizer
 from recbole_morec.item_encoders.packed_patches import (
     LAYOUTS,
@@ -161,3 +164,26 @@ def test_a_size_that_leaves_half_a_block_is_refused(folder):
 
 def test_a_tower_without_a_size_of_its_own_gets_the_usual_one(folder):
     assert tower_of("gemma4_vision", folder, size=None).size == 216
+
+
+def test_the_tower_of_a_saved_model_is_loaded_trained_and_rebuilt(tmp_path):
+    values = tiny_values(transformers.Qwen2_5_VLConfig)
+    saved = transformers.Qwen2_5_VLModel(transformers.Qwen2_5_VLConfig(**values))
+    saved.save_pretrained(tmp_path / "qwen")
+    area = {"shortest_edge": 3136, "longest_edge": 12845056}  # pixels in all, not of an edge
+    made = {"size": area, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.3, 0.3, 0.3]}
+    (tmp_path / "qwen" / "preprocessor_config.json").write_text(json.dumps(made))
+    dataset, name = make_dataset(tmp_path), str(tmp_path / "qwen")
+    encoder = build(dataset, name, train_layers="last_1")
+    assert encoder.size == 224
+    assert encoder.own_mean == (0.4, 0.5, 0.6)
+    for key, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, saved.visual.state_dict()[key]), key
+    trained = [key for key, p in encoder.backbone.named_parameters() if p.requires_grad]
+    assert {key.split(".")[0] for key in trained} == {"blocks", "merger"}
+    encoder = build(dataset, name, image_size=32).eval()
+    architecture = json.loads(json.dumps(encoder.architecture()))
+    again = build(dataset, name, load_weights=False, item_encoder_architecture=architecture).eval()
+    again.load_state_dict(encoder.state_dict())
+    content = content_for(encoder)
+    assert torch.equal(again(content), encoder(content))

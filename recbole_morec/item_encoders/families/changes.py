@@ -14,6 +14,31 @@ def _multimodal_rope(*sections: int) -> dict[str, Any]:
 
 _SWIN_BACKBONE = {"backbone_config": {"depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}}
 _DETR_CHANNELS = {"encoder_in_channels": [16, 32, 64], "decoder_in_channels": [32, 32, 32]}
+# kernel, channels in and out, stride, squeeze and excitation; the default narrows lines of text
+_PP_BACKBONE = {
+    "out_features": [f"stage{i}" for i in range(1, 5)],
+    "stem_channels": [3, 8, 16],
+    "block_configs": [
+        [[3, 16, 16, 1, True]],
+        [[3, 16, 16, 2, False]],
+        [[3, 16, 24, 2, False]],
+        [[3, 24, 32, 2, False]],
+    ],
+}
+
+
+def _pp_intraclass() -> dict[str, Any]:
+    """Kernel, stride and padding of each convolution of PP-OCR's intraclass block."""
+    config: dict[str, Any] = {"reduce_channel": [1, 1, 0], "return_channel": [1, 1, 0]}
+    for name, size in (("long", 7), ("mid", 5), ("short", 3)):
+        half = size // 2
+        tall, wide = "vertical_long_to_small_conv", "horizontal_small_to_long_conv"
+        config[f"{tall}_{name}ratio"] = [[size, 1], [1, 1], [half, 0]]
+        config[f"{wide}_{name}ratio"] = [[1, size], [1, 1], [0, half]]
+        config[f"symmetric_conv_long_{name}ratio"] = [[size, size], [1, 1], [half, half]]
+    return config
+
+
 _SEAMLESS = {
     "speech_encoder_intermediate_size": 32,
     "t2u_encoder_ffn_dim": 32,
@@ -73,9 +98,15 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mm-grounding-dino": _SWIN_BACKBONE,
     "mobilevitv2": {"patch_size": 2},
     "oneformer": _SWIN_BACKBONE,
+    "pp_ocrv6_medium_det": {
+        "backbone_config": _PP_BACKBONE,
+        "intraclass_block_config": _pp_intraclass(),
+        "scale_factor_list": [1, 2, 4, 8],
+        "kernel_list": [3, 2, 2],
+    },
     "pp_ocrv6_small_det": {
-        "backbone_config": {"out_features": [f"stage{i}" for i in range(1, 5)]},
-        "layer_list_out_channels": [96, 96, 192, 384],
+        "backbone_config": _PP_BACKBONE,
+        "layer_list_out_channels": [16, 16, 24, 32],
     },
     "pp_doclayout_v3": {**_DETR_CHANNELS, "x4_feat_dim": 8},
     "pp_doclayout_v4": _DETR_CHANNELS,
@@ -117,6 +148,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "hiera": {"embed_dim": 8, "patch_size": [7, 7], "image_size": [32, 32]},
     "levit": {"patch_size": 16, "num_attention_heads": [2, 2, 2], "hidden_sizes": [16, 32, 32]},
     "maskformer-swin": _SWIN,
+    "minicpm_ocr": {"insert_layer_id": 0},
+    "minicpm_ocr_vision": {"insert_layer_id": 0},
+    "minicpmv4_6": {"insert_layer_id": 0},
+    "minicpmv4_6_vision": {"insert_layer_id": 0},
+    "minicpmv4_7": {"insert_layer_id": 0},
+    "minicpmv4_7_vision": {"insert_layer_id": 0},
     "mllama_vision_model": {"intermediate_layers_indices": [0], "num_global_layers": 1},
     "swin": _SWIN,
     "timm_backbone": {"backbone": "test_resnet"},

@@ -12,7 +12,7 @@ import timm
 import torch
 
 from recbole_morec.errors import MoRecError
-from recbole_morec.item_encoders.families.other_inputs import REASONS
+from recbole_morec.item_encoders.families.reasons import REASONS
 from recbole_morec.item_encoders.families.tiny_configs import tiny_config
 from recbole_morec.item_encoders.families.trial import Member, describe, try_member
 from recbole_morec.item_encoders.transformers_models import (

@@ -30,6 +30,7 @@ PADDING_NOTE = "padding changes its vectors: they depend on the longest text of 
 LARGEST = 3e7  # parameters; a trial is meant for a small machine
 TEXTS = ("a red shirt", "blue")
 _OWNER = re.compile(r"^item_encoder '[^']*': ")
+_LIBRARY = re.compile(r"requires the (\S+) library but it was not found")
 _MODULE = re.compile(r"<module '([\w.]+)' from '[^']*'>")
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "red", "blue", "green", "shirt", "dress")
 
@@ -88,6 +89,9 @@ def describe(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     kind = "" if isinstance(error, MoRecError) else f"{type(error).__name__}: "
     message = _OWNER.sub("", f"{kind}{lines[0]}").partition(" If the size is the reason")[0]
+    library = _LIBRARY.search(message)
+    if library:
+        return f"needs the {library[1]} library, which is not installed here"
     return _MODULE.sub(r"\1", message)[:240] or type(error).__name__
 
 

@@ -1,7 +1,7 @@
-"""Families that read more or other things than an item has, by what they read.
+"""Why some families are no item encoders, in plain words.
 
-A family that is listed here is tried all the same; the reason takes the place of an error from
-deep inside its code.
+Most of them read more or other things than an item has. A family that is listed here is tried all
+the same; the reason takes the place of an error from deep inside its code.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ _PAIRS = "matches pairs of images"
 _SOUND = "makes sound of text and gives no states of it"
 _CODES = "reads the codes of sound beside its text"
 _PLACES = "wants the place of every word on a page (bbox)"
+_MASK = "transformers reads a batch with padding left to right, and one without both ways"
 _BOTH = "wants text and image at once; each half alone is not an encoder"
 
 REASONS: dict[tuple[str, str], str] = {
@@ -26,6 +27,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("videoprism", "image"): _VIDEO,
     ("vivit", "image"): _VIDEO,
     ("xclip", "image"): _VIDEO,
+    ("aimv2", "text"): _MASK,
     ("bros", "text"): _PLACES,
     ("fastspeech2_conformer", "text"): _SOUND,
     ("fastspeech2_conformer_with_hifigan", "text"): _SOUND,
@@ -33,7 +35,12 @@ REASONS: dict[tuple[str, str], str] = {
     ("lxmert", "text"): _BOTH,
     ("musicgen", "text"): _CODES,
     ("musicgen_melody", "text"): _CODES,
+    ("paligemma", "text"): _MASK,
     ("pi0", "text"): "wants the actions of a robot beside its text",
+    (
+        "reformer",
+        "text",
+    ): "its backward pass runs in train mode alone, and our probe is in eval mode",
     ("tvp", "text"): "wants a video beside its text",
     ("udop", "text"): _PLACES,
     ("vilt", "text"): _BOTH,
