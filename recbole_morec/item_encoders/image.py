@@ -44,8 +44,11 @@ class ImageEncoder(BackboneEncoder):
         mean: Sequence[float],
         std: Sequence[float],
     ):
-        # Convolutions run about twice as fast with channels last, on CPUs and on GPUs.
-        super().__init__(card, backbone.to(memory_format=torch.channels_last), settings)
+        # Convolutions run about twice as fast with channels last, on CPUs and on GPUs. PyTorch
+        # refuses it for a model with weights of five dimensions (patches of several frames).
+        if all(parameter.ndim != 5 for parameter in backbone.parameters()):
+            backbone = backbone.to(memory_format=torch.channels_last)
+        super().__init__(card, backbone, settings)
         self.size = size
         self.needs = [ImageNeed(size, settings.resize)]
         self.own_mean, self.own_std = tuple(mean), tuple(std)
@@ -84,11 +87,11 @@ class ImageEncoder(BackboneEncoder):
         try:
             super().finish(settings)
         except _MODEL_ERRORS as error:
-            key = "image_size" if settings.image_size else "item_encoder"
             raise ConfigError(
-                f"{key}: {self.name} cannot read images of {self.size} x {self.size} pixels "
-                f"({type(error).__name__}: {error}). If the size is the reason, leave image_size "
-                "empty for the size that the model was made for, or try a multiple of 32."
+                f"item_encoder {self.name!r}: {type(self.backbone).__name__} does not run on "
+                f"images of {self.size} x {self.size} pixels ({type(error).__name__}: {error}). "
+                "If the size is the reason, leave image_size empty for the size that the model "
+                "was made for, or try a multiple of 32."
             ) from error
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.dropout import set_config_dropout
+from recbole_morec.item_encoders.packed_patches import layout_for
 from recbole_morec.item_encoders.pretrained import cached_hub_file, hub_reachable, no_weights
 from recbole_morec.item_encoders.registry import EncoderCard
 from recbole_morec.item_encoders.settings import EncoderSettings
@@ -116,7 +117,7 @@ def modality_of_config(config: Any, name: str) -> str:
     inputs = input_names(model_class(config, name))
     if "input_ids" in inputs:
         return "text"
-    if "pixel_values" in inputs:
+    if "pixel_values" in inputs or layout_for(config) is not None:
         return "image"
     raise ConfigError(
         f"item_encoder {name!r}: a {config.model_type} model reads neither images nor text, but "
@@ -242,10 +243,14 @@ def _load(
 
 def _tower(model: nn.Module, part: Any, card: EncoderCard) -> tuple[nn.Module, str]:
     """Return the submodule that ``part`` describes, and its name as a prefix."""
-    first_input = "input_ids" if card.modality == "text" else "pixel_values"
+    inputs = {"input_ids"} if card.modality == "text" else {"pixel_values"}
+    if card.modality == "image" and layout_for(part) is not None:
+        inputs.add("hidden_states")  # as some towers name their pixels (Qwen-VL)
     for name, module in model.named_modules():
         described = type(getattr(module, "config", None)) is type(part)
-        if name and described and first_input in input_names(type(module)):
+        names = set(input_names(type(module)))
+        whole = names & {"return_dict", "kwargs"}  # a tower, not its embedding layer
+        if name and described and whole and inputs & names:
             return module, f"{name}."
     raise ConfigError(
         f"item_encoder {card.name!r}: no {card.modality} tower was found in {type(model).__name__}."

@@ -14,6 +14,7 @@ from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.backbone import first_tensor, flatten_map
 from recbole_morec.item_encoders.base import Content
 from recbole_morec.item_encoders.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from recbole_morec.item_encoders.packed_patches import USUAL_SIZE, layout_for, round_size
 from recbole_morec.item_encoders.pooling import masked_mean
 from recbole_morec.item_encoders.pretrained import cached_hub_file
 from recbole_morec.item_encoders.registry import EncoderCard, register_source
@@ -38,7 +39,9 @@ class TransformersImageEncoder(ImageEncoder):
     """A ``transformers`` vision model, or the image tower of one that reads images and text.
 
     ``pooling: default`` is the model's pooler output where it has one, else its class token, else
-    the mean of its tokens. A masked autoencoder runs unmasked and in patch order.
+    the mean of its tokens. A masked autoencoder runs unmasked and in patch order. The tower of a
+    language model (Qwen-VL) gets its packed patches; its default is the mean of the tokens that
+    the language model would read.
     """
 
     def __init__(
@@ -54,7 +57,11 @@ class TransformersImageEncoder(ImageEncoder):
         super().__init__(card, backbone, settings, size, mean, std)
         self.config = config
         self._inputs = input_names(type(backbone))
-        check_inputs(backbone, "pixel_values", card.name)
+        self._layout = layout_for(backbone.config)
+        if self._layout is None:
+            check_inputs(backbone, "pixel_values", card.name)
+        else:
+            self._layout.check_size(size, backbone.config, card.name)
         made_for = _first_int(getattr(backbone.config, "image_size", None))
         self._interpolates = (
             "interpolate_pos_encoding" in self._inputs and made_for is not None and made_for != size
@@ -66,6 +73,9 @@ class TransformersImageEncoder(ImageEncoder):
 
     def _run(self, content: Content) -> Any:
         pixels = self.pixels(content)
+        if self._layout is not None:
+            inputs = self._layout.inputs(pixels, self.backbone)
+            return self.backbone(**inputs, return_dict=True)
         inputs: dict[str, Any] = {"pixel_values": pixels}
         if self._interpolates:
             inputs["interpolate_pos_encoding"] = True
@@ -78,6 +88,8 @@ class TransformersImageEncoder(ImageEncoder):
 
     def _tokens(self, outputs: Any, n: int) -> Tensor:
         states = outputs.get("last_hidden_state")
+        if self._layout is not None:
+            return self._layout.tokens(states, n)
         if states is None:
             states = first_tensor(outputs, (3, 4))
         if states is None:
@@ -103,12 +115,14 @@ class TransformersImageEncoder(ImageEncoder):
     def own_pooling(self, content: Content) -> Tensor:
         """Pooler output, else class token, else the mean of the tokens, ``[n, D]``."""
         outputs = self._run(content)
-        pooled = outputs.get("pooler_output")
+        pooled, n = outputs.get("pooler_output"), len(content["image"])
+        if self._layout is not None:
+            pooled = self._layout.pooled(pooled, n)
         if pooled is not None:
             return pooled.flatten(1)
         if self.pooling == "pooler":
             raise ConfigError(f"pooling: {self.name} has no pooler; use cls or mean.")
-        tokens = self._tokens(outputs, len(content["image"]))
+        tokens = self._tokens(outputs, n)
         return tokens[:, 0] if self.has_class_token else masked_mean(tokens, None)
 
     def architecture(self) -> dict[str, Any]:
@@ -180,6 +194,10 @@ def _preprocessor(card: EncoderCard, settings: EncoderSettings) -> dict[str, Any
 
 
 def _own_size(config: Any, preprocessor: dict[str, Any]) -> int:
+    layout = layout_for(config)
+    if layout is not None and layout.any_size:  # what their files name is a number of pixels
+        saved = preprocessor.get("size")
+        return saved if isinstance(saved, int) else round_size(USUAL_SIZE, config)
     for value in (getattr(config, "image_size", None), preprocessor.get("size")):
         size = _first_int(value)
         if size is not None:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 
 from recbole_morec.errors import MoRecError
+from recbole_morec.item_encoders.families.reasons import REASONS
+from recbole_morec.item_encoders.families.tiny_configs import tiny_config
 from recbole_morec.item_encoders.families.trial import Member, describe, try_member
 from recbole_morec.item_encoders.transformers_models import (
     modality_of_config,
@@ -19,7 +22,7 @@ from recbole_morec.item_encoders.transformers_models import (
 )
 
 TIMM_SIZES = (64, 84, 96, 128, None)  # 84: patches of 14 in groups of 3
-TRANSFORMERS_SIZES = (32, 64, 224)
+TRANSFORMERS_SIZES = (32, 48, 64, 224)  # 48: patches of 8 in groups of 3
 HEAVY = 40e6  # parameters of a timm model that is tried at depth 2 where it can be
 
 
@@ -65,13 +68,13 @@ def find_transformers(folder: Path, families: Sequence[str] = ()) -> Iterator[Me
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     for family in families or MODEL_MAPPING_NAMES:
-        config = CONFIG_MAPPING[family]()
+        config = _config_with_towers(CONFIG_MAPPING[family])
         try:
             first = modality_of_config(config, family)
             name = model_class(config, family).__name__
         except MoRecError as error:
             reads = "" if "reads neither" in str(error) else "text"
-            yield Member("transformers", family, reads, problem=describe(error, family))
+            yield Member("transformers", family, reads, problem=describe(error))
             continue
         reads = [first]
         if first == "image" and tower_config(config, "text") is not config:
@@ -79,7 +82,17 @@ def find_transformers(folder: Path, families: Sequence[str] = ()) -> Iterator[Me
         for modality in reads:
             sizes = TRANSFORMERS_SIZES if modality == "image" else (None,)
             member = Member("transformers", family, modality, name)
-            yield first_that_runs([replace(member, size=size) for size in sizes], folder)
+            found = first_that_runs([replace(member, size=size) for size in sizes], folder)
+            reason = REASONS.get((family, modality))
+            yield replace(found, problem=reason) if found.problem and reason else found
+
+
+def _config_with_towers(config_class: type) -> Any:
+    """Return the default config; a tiny one where the default leaves the image tower out."""
+    config = config_class()
+    if "vision_config" in config_class.sub_configs and config.vision_config is None:
+        return tiny_config(config_class)  # Gemma 4
+    return config
 
 
 def first_that_runs(tries: list[Member], folder: Path) -> Member:

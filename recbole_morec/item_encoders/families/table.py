@@ -25,7 +25,9 @@ activation per layer, the last one too) an item vector `[n, d]`.
 ## Pooling
 
 - `default`, images: the model's own, which is timm's pooling head or the pooler of transformers;
-  where there is none, the class token, else the mean.
+  where there is none, the class token, else the mean. The image tower of a language model
+  (Qwen-VL, GLM-V) has no vector of its own: the mean of the tokens that it hands to the language
+  model.
 - `default`, text: the class token where the tokenizer writes one and the model reads both ways,
   else `masked_mean`; of a tower that is compared with images, its own pooler.
 - `cls`: the first token, where it is a class token.

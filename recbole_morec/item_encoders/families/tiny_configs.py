@@ -24,6 +24,8 @@ _WIDTHS = {
     *("emb_dim", "out_hidden_size", "vision_hidden_size", "text_hidden_size", "d_embedding"),
     *("fpn_hidden_size", "mask_feature_size", "feature_size", "encoder_hidden_dim", "n_hidden"),
     *("shared_representation_size", "model_dim", "pooler_hidden_size", "true_hidden_size"),
+    *("adapter_in_dim", "adapter_out_dim", "adapter_input_size"),
+    *("audio_hidden_size", "hidden_size_global"),
 }
 _INNER = {
     *("intermediate_size", "ffn_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "n_inner"),
@@ -35,6 +37,7 @@ _LAYERS = {
     *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "depth"),
     *("decoder_layers", "num_decoder_layers", "num_encoder_layers", "decoder_num_hidden_layers"),
     *("num_blocks", "encoder_num_layers", "decoder_num_layers", "n_encoder_layers", "blocks"),
+    *("speech_encoder_layers", "t2u_encoder_layers", "t2u_decoder_layers"),
 }
 _HEADS = {
     *("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"),
@@ -111,11 +114,23 @@ def tiny_values(config_class: type, changes: dict[str, Any] | None = None) -> di
                 continue
             values[name] = {
                 "model_type": part.model_type,
+                **_outputs(part),
                 **tiny_values(type(part), changes.pop(name, None)),
             }
         else:
             values[name] = tiny_values(cls, changes.pop(name, None))
     return {**values, **changes}
+
+
+def _outputs(part: Any) -> dict[str, Any]:
+    """Return which stages of a backbone a model reads, where these are not the backbone's own."""
+    if part.model_type == "timm_backbone":
+        return {"out_indices": part.out_indices}
+    stages = getattr(part, "out_features", None)
+    counted = {field.name for field in fields(type(part))} & _LAYERS
+    if counted or stages == getattr(type(part)(), "out_features", None):
+        return {}  # stages that are layers are fewer in a tiny config
+    return {"out_features": stages}
 
 
 def shrink(name: str, default: Any) -> Any:
@@ -128,6 +143,8 @@ def shrink(name: str, default: Any) -> Any:
     sequence = isinstance(default, list | tuple) and all(isinstance(x, int) for x in default)
     if sequence and default:
         return _shrink_list(name, list(default))
+    if name == "num_key_value_heads" and default is None:
+        return HEADS  # a parent's __post_init__ has a number of its own for None (Voxtral)
     if not plain:
         return None
     if name in _WIDTHS:

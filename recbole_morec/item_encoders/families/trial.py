@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import Tensor
 
 from recbole_morec.errors import MoRecError
@@ -18,12 +19,18 @@ from recbole_morec.item_encoders.build import build_item_encoder
 from recbole_morec.item_encoders.families.tiny_configs import tiny_values
 from recbole_morec.item_encoders.registry import EncoderCard, builder_of
 from recbole_morec.item_encoders.settings import read_settings
-from recbole_morec.item_encoders.transformers_models import load_config, model_class
+from recbole_morec.item_encoders.transformers_models import (
+    load_config,
+    model_class,
+    tower_config,
+)
 
 DIM = 4
 PADDING_NOTE = "padding changes its vectors: they depend on the longest text of a batch"
 LARGEST = 3e7  # parameters; a trial is meant for a small machine
 TEXTS = ("a red shirt", "blue")
+_OWNER = re.compile(r"^item_encoder '[^']*': ")
+_LIBRARY = re.compile(r"requires the (\S+) library but it was not found")
 _MODULE = re.compile(r"<module '([\w.]+)' from '[^']*'>")
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "red", "blue", "green", "shirt", "dress")
 
@@ -72,14 +79,19 @@ def try_member(member: Member, folder: Path) -> tuple[str, str]:
         return "", PADDING_NOTE if padding_matters(encoder) else ""
     except Exception as error:
         # Whatever a model of a foreign library raises is what the table is to say.
-        return describe(error, member.encoder), ""
+        return describe(error), ""
 
 
-def describe(error: Exception, encoder: str) -> str:
+def describe(error: Exception) -> str:
     """Return the first line of an error for the table, without paths of this machine."""
+    if isinstance(error, StrictDataclassClassValidationError) and error.__cause__ is not None:
+        error = error.__cause__  # its own first line names the check, not what is wrong
     lines = str(error).strip().splitlines() or [""]
     kind = "" if isinstance(error, MoRecError) else f"{type(error).__name__}: "
-    message = f"{kind}{lines[0]}".removeprefix(f"item_encoder {encoder!r}: ")
+    message = _OWNER.sub("", f"{kind}{lines[0]}").partition(" If the size is the reason")[0]
+    library = _LIBRARY.search(message)
+    if library:
+        return f"needs the {library[1]} library, which is not installed here"
     return _MODULE.sub(r"\1", message)[:240] or type(error).__name__
 
 
@@ -160,11 +172,20 @@ def _build(member: Member, dataset: Any) -> ItemEncoder:
     )
     if architecture is not None:
         config = load_config(card, architecture)
-        with torch.device("meta"):
-            model = model_class(config, member.family)(config)
-        count = sum(p.numel() for p in model.parameters())
-        assert count < LARGEST, f"{count / 1e6:.0f} million parameters even when shrunk"
+        _check_count(config, member)
     return builder_of(card)(card, settings, dataset)
+
+
+def _check_count(config: Any, member: Member) -> None:
+    """Refuse a model that is too large for a trial, counting what would be built."""
+    from transformers import MODEL_MAPPING
+
+    part = tower_config(config, member.reads)
+    built = part if type(part) in MODEL_MAPPING else config
+    with torch.device("meta"):
+        model = model_class(built, member.family)(built)
+    count = sum(p.numel() for p in model.parameters())
+    assert count < LARGEST, f"{count / 1e6:.0f} million parameters even when shrunk"
 
 
 def transformers_values(member: Member) -> dict[str, Any]:
