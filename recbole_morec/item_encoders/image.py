@@ -44,7 +44,7 @@ class ImageEncoder(BackboneEncoder):
         mean: Sequence[float],
         std: Sequence[float],
     ):
-        # Convolutions run about twice as fast with channels last, on CPUs and on GPUs. PyTorch
+        # Convolutions run faster with channels last, on CPUs and on GPUs. PyTorch
         # refuses it for a model with weights of five dimensions (patches of several frames).
         if all(parameter.ndim != 5 for parameter in backbone.parameters()):
             backbone = backbone.to(memory_format=torch.channels_last)
