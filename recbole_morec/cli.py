@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+import recbole_morec
 from recbole_morec.errors import ConfigError, MoRecError, suggest
 
 _USAGE = """\
@@ -39,6 +40,9 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
+    if arguments[0] == "--version":
+        print(f"recbole-morec {recbole_morec.__version__}")
+        return 0
     if arguments[0].startswith("-"):
         return _train(arguments)
     verb, rest = arguments[0], arguments[1:]
@@ -65,6 +69,9 @@ def _train(arguments: list[str]) -> int:
 def _evaluate(arguments: list[str]) -> int:
     from recbole_morec.run import evaluate
 
+    if {"-h", "--help"} & set(arguments):
+        print(_help())
+        return 0
     if not arguments or arguments[0].startswith("-"):
         raise ConfigError(
             "evaluate needs a run folder: recbole-morec evaluate saved/<dataset>/<run>"

@@ -41,6 +41,25 @@ _NOT_IN_HASH = {
 # Settings that describe a dataset; a run evaluated on another dataset takes that one's.
 DATASET_KEYS = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "image_field", "text_fields")
 
+# Settings that `evaluate` may change on a trained run.
+EVALUATION_KEYS = {
+    *DATASET_KEYS, "data_path", "dataset", "protocol", "min_user_inter", "truncate_history",
+    "history_mask", "catalogue", "eval_mode", "eval_args", "missing_content", "bad_images",
+    "image_cache_gb", "worker", "use_gpu", "mixed_precision", "show_progress", "metrics", "topk",
+    "valid_metric", "eval_batch_size", "metric_decimal_place", "popularity_buckets",
+}  # fmt: skip
+
+# RecBole's filters change the data, which is the converter's work.
+_FILTERS = {
+    "user_inter_num_interval", "item_inter_num_interval", "val_interval", "threshold",
+    "rm_dup_inter", "filter_inter_by_user_or_item",
+}  # fmt: skip
+_SUBKEYS = {
+    "eval_args": {"split", "order", "group_by", "mode"},
+    "train_neg_sample_args": {"distribution", "sample_num", "alpha", "dynamic", "candidate_num"},
+    "clip_grad_norm": {"max_norm"},
+}
+
 _UNLISTED = {"eta", "beta"}  # read by RecBole's crop and reorder transforms, named in no yaml
 
 # RecBole settings whose work this package does in its own way; set by a user they get a warning.
@@ -53,6 +72,8 @@ _REPLACED = {
     "enable_scaler": "mixed_precision=fp16 scales by itself",
     "benchmark_filename": "splits are made by the protocol",
     "split_to": "splits are made by the protocol",
+    "reproducibility": "every run is reproducible",
+    "repeatable": "the protocol says which items may be recommended again (history_mask)",
 }
 
 
@@ -93,6 +114,11 @@ class MoRecConfig(Config):
             self._problems.append(
                 "No dataset is named: add --dataset=pixelrec (or another folder)."
             )
+        elif Path(str(dataset)).name != str(dataset):
+            self._problems.append(
+                f"dataset={dataset!r}: a dataset is named, not given as a path; use "
+                f"--data_path={Path(str(dataset)).parent} --dataset={Path(str(dataset)).name}."
+            )
         if self._problems:
             raise ConfigError(self._problems)
         self._user = {**files, **overrides, "model": model, "dataset": dataset}
@@ -130,6 +156,9 @@ class MoRecConfig(Config):
         for path in from_dataset:
             values = _read_yaml(path)
             for_ours = values.pop("multimodal", None) or {}
+            if not isinstance(for_ours, dict):
+                self._problems.append(f"multimodal in {path}: must hold `key: value` lines.")
+                for_ours = {}
             if is_ours(model_class):
                 values |= {key: _number(value) for key, value in for_ours.items()}
             self._check_keys(values, known, str(path))
@@ -142,11 +171,13 @@ class MoRecConfig(Config):
     def _set_default_parameters(self) -> None:
         values = self.final_config_dict
         self.multimodal = is_ours(self.model_class)
-        values.update(protocol.resolve(values))
+        self._problems += _wrong_subkeys(self._user)
+        named = values if values["protocol"] in protocol.PROTOCOLS else {**values, "protocol": None}
+        values.update(protocol.resolve(named))
         values["metrics"] = _as_list(values["metrics"])
         values["topk"] = _as_list(values["topk"])
-        mode = (self._user.get("eval_args") or {}).get("mode")
-        if isinstance(mode, str) and "eval_mode" not in self._user:
+        mode = _eval_args(self._user).get("mode")
+        if mode is not None and "eval_mode" not in self._user:
             values["eval_mode"] = mode  # RecBole's spelling
         converted, problems = settings.check(values, multimodal=self.multimodal)
         values.update(converted)
@@ -175,6 +206,17 @@ class MoRecConfig(Config):
         """Replace ``image``, ``text``, ``image+text`` by names and add the encoder's own yaml."""
         values = {**self.internal_config_dict, **self._user}
         chosen = values["item_encoder"]
+        listed = [chosen] if isinstance(chosen, str) else chosen
+        if (
+            not listed
+            or not isinstance(listed, list)
+            or not all(isinstance(name, str) and name for name in listed)
+        ):
+            self._problems.append(
+                f"item_encoder={chosen!r}: give a name (image, tiny_vit, resnet50, ...) or a list "
+                "of names."
+            )
+            raise ConfigError(self._problems)
         parts = chosen.split("+") if isinstance(chosen, str) else list(chosen)
         stands_for = {"image": values["image_encoder"], "text": values["text_encoder"]}
         names = [stands_for.get(part, part) for part in parts]
@@ -193,7 +235,12 @@ class MoRecConfig(Config):
         others = _keys_of_other_models()
         where = f" in {source}" if source else ""
         for key in values:
-            if key in _REPLACED and source:
+            if key in _FILTERS and values[key] is not None:
+                self._problems.append(
+                    f"{key}{where}: datasets are not filtered while they are read; filter once, "
+                    "when converting (recbole-morec convert --help)."
+                )
+            elif key in _REPLACED and source:
                 continue  # a dataset's yaml serves stock RecBole too
             if key in _REPLACED:
                 self.warnings.append(f"{key}{where} has no effect here: {_REPLACED[key]}.")
@@ -209,6 +256,18 @@ class MoRecConfig(Config):
     def _inconsistencies(self, values: Mapping[str, Any]) -> list[str]:
         """Problems that lie in the combination of settings."""
         problems = []
+        fields = [values[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]
+        named = [field for field in fields if field is not None]
+        if fields[0] is None or fields[1] is None or len(set(named)) < len(named):
+            problems.append(
+                f"USER_ID_FIELD={fields[0]}, ITEM_ID_FIELD={fields[1]}, TIME_FIELD={fields[2]}: "
+                "user and item need a field each, and no field serves twice."
+            )
+        if 0 < (values["truncate_history"] or 0) < 3:
+            problems.append(
+                f"truncate_history={values['truncate_history']}: a history needs 3 interactions "
+                "to be trained on, validated and tested; use 0 (all) or at least 3."
+            )
         for metric in values["metrics"]:
             if str(metric).lower() not in metric_types:
                 problems.append(
@@ -240,16 +299,16 @@ class MoRecConfig(Config):
 
     def _prepare_for_recbole(self, values: dict[str, Any]) -> None:
         """Give RecBole's own checks what they ask for."""
-        args = values.get("eval_args") or {}
-        unsupported = {"split": {"LS": "valid_and_test"}, "order": "TO"}
+        args = _eval_args(values)
+        unsupported = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user"}
         for key, only in unsupported.items():
-            asked = (self._user.get("eval_args") or {}).get(key, only)
+            asked = _eval_args(self._user).get(key, only)
             if asked != only:
                 raise ConfigError(
                     f"eval_args.{key}={asked}: only {only} is supported; protocols split each "
                     "history by leaving its newest items out."
                 )
-        values["eval_args"] = {**args, **unsupported, "group_by": "user", "mode": "full"}
+        values["eval_args"] = {**args, **unsupported, "mode": "full"}
         if values["MODEL_TYPE"] == ModelType.SEQUENTIAL:
             values["repeatable"] = True
             if values.get("loss_type") == "CE":
@@ -275,7 +334,7 @@ class MoRecConfig(Config):
         return {
             key: json.loads(json.dumps(value, default=str))
             for key, value in sorted(values.items())
-            if key not in skip and key not in _REPLACED
+            if key not in skip and key not in _REPLACED and key not in _FILTERS
         }
 
     def digest(self) -> str:
@@ -304,6 +363,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, found a {type(values).__name__}.")
+    wrong = [key for key in values if not isinstance(key, str)]
+    if wrong:
+        raise ConfigError(f"{path}: {wrong[0]!r} is no name of a setting.")
     return {key: _number(value) for key, value in values.items()}
 
 
@@ -331,6 +393,38 @@ def _read_files(paths: Sequence[str | Path], problems: list[str]) -> dict[str, A
         except ConfigError as error:
             problems += error.problems
     return values
+
+
+def _eval_args(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    args = values.get("eval_args") or {}
+    return args if isinstance(args, Mapping) else {}
+
+
+def _wrong_subkeys(values: Mapping[str, Any]) -> list[str]:
+    """Problems of the settings that hold settings."""
+    problems = []
+    for key, known in _SUBKEYS.items():
+        value = values.get(key)
+        if key == "eval_args" and value is not None and not isinstance(value, Mapping):
+            problems.append(f"eval_args={value!r}: must be of the kind {{mode: uni100}}.")
+        if not isinstance(value, Mapping):
+            continue
+        for name in value:
+            if name not in known:
+                space = " (a colon needs a space after it)" if ":" in str(name) else ""
+                problems.append(
+                    f"{key}: there is no {name!r} in it{space}.{suggest(str(name), known)} "
+                    f"Known: {', '.join(sorted(known))}."
+                )
+        if key == "clip_grad_norm" and "max_norm" not in value:
+            problems.append("clip_grad_norm: give a number, or {max_norm: <number>}.")
+    mode = _eval_args(values).get("mode")
+    if mode is not None and not isinstance(mode, str):
+        problems.append(
+            f"eval_args.mode={mode!r}: one mode serves validation and test; give for example "
+            "{mode: uni100}."
+        )
+    return problems
 
 
 def _number(value: Any) -> Any:

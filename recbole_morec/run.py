@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
@@ -12,21 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
 from recbole_morec import parallel, tables
-from recbole_morec.config import DATASET_KEYS, MoRecConfig, read_config_files
-from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.config import (
+    DATASET_KEYS,
+    EVALUATION_KEYS,
+    MoRecConfig,
+    read_config_files,
+)
+from recbole_morec.data.dataset import MultimodalDataset, find_dataset_folder
 from recbole_morec.errors import CheckpointError, ConfigError
 from recbole_morec.evaluation.evaluator import Evaluator, Report
 from recbole_morec.item_encoders import training_report
 from recbole_morec.models.adapter import ModelAdapter, build_adapter
 from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
-from recbole_morec.training.run_folder import RunFolder
+from recbole_morec.training.run_folder import RunFolder, read_document
 from recbole_morec.training.trainer import Trainer, TrainState
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ def run(
     """
     config = MoRecConfig(model, dataset, config_files, overrides)
     accelerator = _accelerator(config)
+    find_dataset_folder(config)  # a mistyped name leaves no run folder behind
     name = f"{config.model}-{config.digest()}"
     path = Path(config["checkpoint_dir"]) / config.dataset / name
     folder = RunFolder(path, writes=accelerator.is_main_process)
@@ -107,26 +111,26 @@ def evaluate(
             "<checkpoint_dir>/<dataset>/."
         )
     find_checkpoint(folder / "best")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if dataset and dataset != values["dataset"]:
+    values = read_config_files([file])
+    if dataset and dataset != values.get("dataset"):
         for key in DATASET_KEYS:
             values.pop(key, None)
         values["dataset"] = dataset
     changes = {**read_config_files(config_files), **(overrides or {})}
+    _only_evaluation(changes)
     if "protocol" in changes:
         for key in ("history_mask", "min_user_inter", "truncate_history"):
             values.pop(key, None)
     config = MoRecConfig(overrides={**values, **changes})
     if (folder / "encoder.json").exists():
-        saved = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-        config["item_encoder_architecture"] = saved
+        config["item_encoder_architecture"] = read_document(folder / "encoder.json")
     if (folder / "tokenizer").exists():
         config["tokenizer"] = str((folder / "tokenizer").resolve())
     accelerator = _accelerator(config)
     parts = _build(config, accelerator, load_weights=False)
     parts.adapter.model.to(accelerator.device)
     state, extra = load_checkpoint(folder / "best", model=parts.adapter.model)
-    if parts.adapter.bound_to_ids and state["tokens"] != parts.dataset.token_digest():
+    if parts.adapter.bound_to_ids and state.get("tokens") != parts.dataset.token_digest():
         raise CheckpointError(
             f"{folder} holds parameters per item or user of the dataset that it was trained on; "
             f"{parts.dataset.folder} numbers users and items otherwise. Only models on item "
@@ -140,6 +144,19 @@ def evaluate(
     return {"dataset": config.dataset, "test": report.metrics, "users": report.users}
 
 
+def _only_evaluation(changes: Mapping[str, Any]) -> None:
+    """Refuse settings that a trained model has already decided."""
+    decided = [key for key in changes if key not in EVALUATION_KEYS]
+    if decided:
+        raise ConfigError(
+            [
+                f"{key}: the run has decided this; evaluate takes settings of data, protocol and "
+                "evaluation only. Train a run with it instead."
+                for key in decided
+            ]
+        )
+
+
 def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> dict[str, Any]:
     main = accelerator.is_main_process
     for warning in config.warnings:
@@ -147,8 +164,6 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
     if config["resume"] and not _can_resume(folder):
         log.info("nothing to resume in %s: starting afresh", folder.path)
         config["resume"] = False
-    if not config["resume"]:
-        folder.start_afresh()
     folder.write_config(config.plain())
     parts = _build(config, accelerator, load_weights=True)
     if config.multimodal:
@@ -156,6 +171,8 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         folder.write_encoder(encoder)
         log.info("item encoder: %s", training_report(encoder))
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
+    if not config["resume"]:
+        folder.start_afresh()  # only now: bad settings or data shall not cost an earlier run
     if main:
         tables.print_start(config, parts.dataset, parts.adapter, folder.path)
     state = trainer.fit()
@@ -214,6 +231,12 @@ def _can_resume(folder: RunFolder) -> bool:
     try:
         find_checkpoint(folder.last)
     except CheckpointError:
+        if folder.holds_a_run:
+            raise CheckpointError(
+                f"{folder.path} has no checkpoint in last/ to go on from, but it holds an earlier "
+                "run. Train without --resume to replace that run, or evaluate it with "
+                f"`recbole-morec evaluate {folder.path}`."
+            ) from None
         return False
     return True
 
@@ -223,6 +246,8 @@ def _results(parts: _Parts, state: TrainState, reports: dict[str, Report]) -> di
     trained = sum(p.numel() for p in parts.adapter.model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in parts.adapter.model.parameters() if not p.requires_grad)
     seconds = max(state.seconds, 1e-9)
+    splits = parts.dataset.splits
+    trained_users = int((splits.train_stop - splits.start > 1).sum())
     return {
         "model": config.model,
         "item_encoder": config["item_encoder"] if config.multimodal else "id",
@@ -235,7 +260,7 @@ def _results(parts: _Parts, state: TrainState, reports: dict[str, Report]) -> di
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
             "seconds": round(state.seconds, 1),
-            "users_per_second": round(state.rows * parallel.world_size() / seconds, 1),
+            "users_per_second": round(trained_users * state.epoch / seconds, 1),
             "items_per_second": round(state.items * parallel.world_size() / seconds, 1),
             "processes": parallel.world_size(),
         },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recbole_morec.errors import CheckpointError
+from recbole_morec.training.run_folder import read_document
 
 if TYPE_CHECKING:
     from recbole_morec.config import MoRecConfig
@@ -88,9 +88,9 @@ def compare(folders: Sequence[str | Path], markdown: bool = False) -> str:
     main = next(iter(runs[0][1]["test"]["all"]))
     runs.sort(key=lambda run: -run[1]["test"]["all"].get(main, 0.0))
     metrics = list(runs[0][1]["test"]["all"])
-    header = ["model", "item encoder", *metrics, f"warm {main}", f"cold {main}"]
+    header = ["run", "item encoder", "seed", *metrics, f"warm {main}", f"cold {main}"]
     header += ["parameters", "epochs", "time", "users/s"]
-    rows = [_row(results, metrics, main) for _, results in runs]
+    rows = [_row(folder, results, metrics, main) for folder, results in runs]
     text = _markdown(header, rows)
     fingerprints = {results["fingerprint"] for _, results in runs}
     note = ""
@@ -129,16 +129,27 @@ def _finished_runs(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
             f"{folder} holds no finished run (no results.json). Run folders lie under "
             "<checkpoint_dir>/<dataset>/."
         )
-    return [(file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return [(file.parent, _results(file)) for file in files]
 
 
-def _row(results: dict[str, Any], metrics: list[str], main: str) -> list[str]:
+def _results(file: Path) -> dict[str, Any]:
+    results = read_document(file)
+    missing = {"model", "seed", "test", "training", "fingerprint", "parameters"} - results.keys()
+    if missing:
+        raise CheckpointError(
+            f"{file} is no result of a run: {', '.join(sorted(missing))} is missing. Run again."
+        )
+    return results
+
+
+def _row(folder: Path, results: dict[str, Any], metrics: list[str], main: str) -> list[str]:
     encoder = results["item_encoder"]
     groups = results["test"]
     training = results["training"]
     return [
-        results["model"],
+        folder.resolve().name,
         encoder if isinstance(encoder, str) else " + ".join(encoder),
+        str(results["seed"]),
         *(f"{groups['all'].get(name, float('nan')):.4f}" for name in metrics),
         *(f"{groups[g][main]:.4f}" if main in groups.get(g, ()) else "-" for g in ("warm", "cold")),
         f"{results['parameters']['trained']:,}",

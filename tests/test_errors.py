@@ -59,10 +59,93 @@ def failed(outcome, *words):
         (["--text_fields=[titel]", "--item_encoder=text"], ["titel", "title"]),
         (["--image_field=covr"], ["covr", "cover"]),
         (["--n_heads=3"], ["embedding_size=64", "n_heads=3"]),
+        (["--item_encoder={image: x}"], ["item_encoder", "list of names"]),
+        (["--USER_ID_FIELD=item_id"], ["USER_ID_FIELD=item_id", "no field serves twice"]),
+        (["--val_interval={rating: 3}"], ["val_interval", "convert"]),
+        (["--eval_args={mode: {valid: full, test: uni100}}"], ["eval_args.mode"]),
+        (["--eval_args={group_by: none}"], ["eval_args.group_by"]),
+        (["--eval_args=full"], ["eval_args"]),
+        (["--train_neg_sample_args={sample_nm: 5}"], ["sample_nm", "sample_num"]),
+        (["--clip_grad_norm={norm: 1}"], ["clip_grad_norm", "max_norm"]),
+        (["--truncate_history=2"], ["truncate_history=2"]),
+        (["--catalogue=content", "--ITEM_ID_FIELD=sku"], ["sku"]),
     ],
 )
 def test_settings(copy, command, flags, words):
     failed(command(*flags), *words)
+
+
+def test_senseless_settings_of_a_stock_model(copy, command):
+    failed(command("--hidden_size=63", model="SASRec"), "SASRec", "heads")
+
+
+def test_a_dataset_is_not_a_path(copy, tmp_path, capsys):
+    assert main(["--model=Pop", f"--dataset={copy}"]) == 2
+    assert f"--data_path={copy.parent} --dataset=colours" in capsys.readouterr().err
+    assert not list(copy.glob("Pop-*"))
+
+
+def test_an_error_in_a_loader_worker_is_the_error(copy, command):
+    (copy / "images" / "red3.png").write_bytes(b"hello")
+    status, message = command("--image_cache_gb=0", "--worker=1")
+    failed((status, message), "red3", "bad_images")
+    assert "worker process" not in message
+
+
+def test_a_rerun_that_fails_costs_nothing(copy, command, tmp_path):
+    assert command()[0] == 0
+    (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    before = (folder / "results.json").read_bytes()
+    (copy / "images" / "red3.png").unlink()
+    failed(command(), "red3")
+    assert (folder / "results.json").read_bytes() == before
+    assert (folder / "best" / "state.json").exists()
+
+
+def test_resume_does_not_replace_a_run_that_it_cannot_go_on_from(copy, command, tmp_path):
+    assert command("--item_encoder=id")[0] == 0
+    (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    shutil.rmtree(folder / "last")
+    failed(command("--item_encoder=id", "--resume"), "without --resume")
+    assert (folder / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.yaml", "- a"),
+        ("best/state.json", "{}"),
+        ("encoder.json", "{"),
+        ("best/model.safetensors", "x"),
+    ],
+)
+def test_a_damaged_run_folder(copy, command, tmp_path, capsys, file, text):
+    assert command("--item_encoder=id")[0] == 0
+    (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    (folder / file).write_text(text)
+    failed((main(["evaluate", str(folder)]), capsys.readouterr().err), str(folder))
+    (folder / "results.json").write_text("{}")
+    failed((main(["compare", str(folder)]), capsys.readouterr().err), "results.json")
+
+
+def test_evaluate_takes_no_settings_of_training(copy, command, tmp_path, capsys):
+    assert command("--item_encoder=id")[0] == 0
+    (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    status = main(["evaluate", str(folder), "--seed=5", "--item_encoder=tiny_vit"])
+    failed((status, capsys.readouterr().err), "seed", "item_encoder")
+    assert main(["evaluate", str(folder), "--protocol=ninerec", "--MAX_ITEM_LIST_LENGTH=5"]) == 2
+
+
+def test_no_user_for_validation(copy, command):
+    rows = [f"v{u}\tred{(u + i) % 9}\t{i}" for u in range(9) for i in range(3)]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    (copy / "colours.inter").write_text("\n".join([header, *rows]) + "\n")
+    failed(command("--protocol=recbole", model="Pop"), "valid target", "at least 4")
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("recbole-morec ")
 
 
 def test_unknown_model_dataset_and_verb(copy, command, capsys):

@@ -1,5 +1,7 @@
 """The evaluator on the tiny world: batch size, masks, ties, scores that are not finite."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -43,9 +45,9 @@ def build(settings, **overrides):
 def test_metrics_do_not_depend_on_the_batch_size(settings, monkeypatch):
     dataset, evaluator = build(settings)
     whole = evaluator.evaluate(Hashed(dataset.item_num), "test")
-    monkeypatch.setattr(evaluator_module, "TILE_USERS", 7)
-    for size in (1, 7, 16, 1000):
-        dataset, evaluator = build(settings, eval_batch_size=size)
+    for tile in (1, 7, 16, 1000):  # eval_batch_size itself is not read
+        monkeypatch.setattr(evaluator_module, "TILE_USERS", tile)
+        dataset, evaluator = build(settings)
         report = evaluator.evaluate(Hashed(dataset.item_num), "test")
         assert (report.ranks == whole.ranks).all()
         assert report.metrics == whole.metrics
@@ -124,3 +126,26 @@ def test_sampled_candidates_hold_the_target_and_n_others(settings):
 def test_a_list_longer_than_the_catalogue(settings):
     with pytest.raises(ConfigError, match="does not fit a catalogue of 40"):
         build(settings, topk=[5, 50])
+
+
+def test_barred_targets_are_counted_and_have_no_area_under_the_curve(settings, world, tmp_path):
+    folder = shutil.copytree(world, tmp_path / "data" / "colours")
+    inter = folder / "colours.inter"
+    lines = inter.read_text().splitlines()
+    first = next(line for line in lines if line.startswith("u0\t")).split("\t")
+    again = f"u0\t{first[1]}\t1700000000"  # u0's newest interaction is with its oldest item
+    inter.write_text("\n".join([*lines, again]) + "\n")
+    changes = {"data_path": str(folder.parent), "metrics": ["NDCG", "GAUC"]}
+    dataset, evaluator = build(settings, **changes)
+    assert dataset.summary()["test targets seen before (always a miss)"] == 1
+    report = evaluator.evaluate(Fixed(torch.zeros(1, dataset.item_num)), "test")
+    users = report.users["all"]
+    # Ties everywhere: one half for every user but the one that cannot be hit.
+    assert report.metrics["all"]["gauc"] == pytest.approx(0.5 * (users - 1) / users)
+    open_dataset, _ = build(settings, **changes, history_mask="none")
+    assert open_dataset.summary()["test targets seen before (always a miss)"] == 0
+
+
+def test_sampled_candidates_that_cannot_be_drawn(settings):
+    with pytest.raises(ConfigError, match="uni1000"):
+        build(settings, protocol="recbole", eval_mode="uni1000")

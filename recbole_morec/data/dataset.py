@@ -44,19 +44,21 @@ class MultimodalDataset(RecBoleInterface):
     def __init__(self, config: Any):
         self.config = config
         self.dataset_name = config["dataset"]
-        self.folder = _find_folder(Path(config["data_path"]), self.dataset_name)
+        self.folder = find_dataset_folder(config)
         self.protocol: Protocol = build_protocol(config)
         self.uid_field = config["USER_ID_FIELD"]
         self.iid_field = config["ITEM_ID_FIELD"]
         self.time_field = config["TIME_FIELD"]
         self._read_interactions()
         self.splits = Splits.build(self.histories, self.protocol)
-        if len(self.splits.users["test"]) == 0:
-            raise DataError(
-                f"{self.inter_path} has no user that can be tested: protocol={self.protocol.name} "
-                f"needs users with at least {max(3, self.protocol.min_user_inter)} interactions, "
-                f"the longest history has {int(self.histories.lengths.max(initial=0))}."
-            )
+        for phase, shortest in (("test", 3), ("valid", self.protocol.valid_needs)):
+            if len(self.splits.users[phase]) == 0:
+                raise DataError(
+                    f"{self.inter_path} has no user with a {phase} target: protocol="
+                    f"{self.protocol.name} needs users with at least "
+                    f"{max(shortest, self.protocol.min_user_inter)} interactions, the longest "
+                    f"history has {int(self.histories.lengths.max(initial=0))}."
+                )
         self._count()
 
     @property
@@ -72,7 +74,9 @@ class MultimodalDataset(RecBoleInterface):
     @functools.cached_property
     def content(self) -> ContentTable | None:
         """Text and image fields of the items, or ``None`` if there is no content file."""
-        return read_content(self.content_path) if self.content_path.exists() else None
+        if not self.content_path.exists():
+            return None
+        return read_content(self.content_path, self.iid_field)
 
     @functools.cached_property
     def content_rows(self) -> np.ndarray:
@@ -120,8 +124,11 @@ class MultimodalDataset(RecBoleInterface):
         return digest.hexdigest()[:12]
 
     def digest(self) -> str:
-        """A hash of all interactions: equal = the same training data in the same order."""
+        """A hash of all interactions and of the content file: equal = the same training data in
+        the same order."""
         digest = hashlib.sha256(self.token_digest().encode())
+        if self.content_path.exists():
+            digest.update(self.content_path.read_bytes())
         digest.update(self.histories.items.tobytes())
         digest.update(self.histories.offsets.tobytes())
         return digest.hexdigest()[:12]
@@ -141,13 +148,32 @@ class MultimodalDataset(RecBoleInterface):
             "users left out (too short)": self.splits.left_out,
             "users that only train": self.splits.train_only,
             "repeated user-item pairs": self.repeats,
+            "test targets seen before (always a miss)": self.barred_targets("test"),
         }
+
+    def barred_targets(self, phase: str) -> int:
+        """Number of a phase's targets that the protocol bars, since the user has had them."""
+        if self.protocol.history_mask == "none":
+            return 0
+        user = np.repeat(np.arange(self.user_num), self.histories.lengths)
+        pairs = user * self.item_num + self.histories.items
+        if self.protocol.history_mask == "truncated":
+            cut_away = np.arange(len(pairs)) < self.splits.start[user]
+            pairs[cut_away] = -1 - np.arange(cut_away.sum())
+        _, first, where = np.unique(pairs, return_index=True, return_inverse=True)
+        targets = self.splits.targets[phase]
+        return int((first[where[targets]] < targets).sum())
 
     def _read_interactions(self) -> None:
         frame = read_inter(self.inter_path, self.uid_field, self.iid_field, self.time_field)
         users = frame["user"].unique(maintain_order=True)
         items = frame["item"].unique(maintain_order=True)
-        if self.protocol.catalogue == "content" and self.content is not None:
+        if self.protocol.catalogue == "content":
+            if self.content is None:
+                raise DataError(
+                    f"catalogue=content: {self.content_path} does not exist; convert the dataset "
+                    "with its items, or use catalogue=interactions."
+                )
             extra = pl.Series("item", self.content.tokens, dtype=pl.String)
             items = pl.concat([items, extra]).unique(maintain_order=True)
         self.user_tokens = np.array([PAD, *users], dtype=object)
@@ -164,7 +190,7 @@ class MultimodalDataset(RecBoleInterface):
         self.train_counts = np.bincount(trained, minlength=self.item_num)
         self.candidates = np.zeros(self.item_num, dtype=bool)
         if self.protocol.catalogue == "content":
-            self.candidates[1:] = True
+            self.candidates |= self.content_rows >= 0
         stop = np.where(
             self.histories.lengths >= max(self.protocol.min_user_inter, 1),
             self.histories.offsets[1:],
@@ -188,7 +214,13 @@ def _internal_ids(values: pl.Series, tokens: pl.Series) -> np.ndarray:
     return values.cast(pl.Enum(tokens)).to_physical().to_numpy().astype(np.int64) + 1
 
 
-def _find_folder(folder: Path, name: str) -> Path:
+def find_dataset_folder(config: Any) -> Path:
+    """The dataset's folder.
+
+    Raises:
+        DataError: there is none, or it holds no interactions; the message lists what is there.
+    """
+    folder, name = Path(config["data_path"]), config["dataset"]
     if (folder / f"{name}.inter").exists():
         return folder
     root = folder.parent

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from recbole_morec.errors import MoRecError
 from recbole_morec.randomness import permutation, stream
 
 
@@ -35,6 +38,9 @@ class _Batches(Dataset):
         return len(self.plan) * self.plan.accumulation
 
     def __getitem__(self, place: tuple[int, int, int]) -> Any:
+        return caught(self._batch, place)
+
+    def _batch(self, place: tuple[int, int, int]) -> Any:
         epoch, step, micro = place
         plan = self.plan
         whole = self._order(epoch)[step * plan.batch_size : (step + 1) * plan.batch_size]
@@ -103,15 +109,41 @@ class TrainLoader:
         places = [
             (epoch, step, micro) for step in range(len(self)) for micro in range(self.accumulation)
         ]
-        loader = DataLoader(
-            _Batches(self),
-            batch_size=None,
-            sampler=places,
-            num_workers=self.workers,
-            multiprocessing_context="fork" if self.workers else None,
-            worker_init_fn=_one_thread,
-        )
-        return iter(loader)
+        return load(_Batches(self), places, self.workers)
+
+
+def load(dataset: Dataset, places: Sequence[Any], workers: int) -> Iterator[Any]:
+    """Yield ``dataset[place]`` for every place in order, built by ``workers`` processes.
+
+    An error meant for a person, wrapped by :func:`caught`, is raised as it was: by itself torch
+    would put a worker's traceback into its message.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=places,
+        num_workers=workers,
+        # Forked workers share the decoded images; elsewhere torch's own way has to do.
+        multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
+        worker_init_fn=_one_thread,
+    )
+    for made in loader:
+        if isinstance(made, _Failure):
+            raise made.error
+        yield made
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: MoRecError
+
+
+def caught(build: Callable[[Any], Any], place: Any) -> Any:
+    """``build(place)``, or its error for a person as a value that :func:`load` raises."""
+    try:
+        return build(place)
+    except MoRecError as error:
+        return _Failure(error)
 
 
 def _one_thread(worker: int) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from recbole_morec import parallel
 from recbole_morec.data.content import ContentReader
+from recbole_morec.data.loader import caught, load
 
 TILE = 128
 
@@ -25,6 +26,9 @@ class _Tiles(Dataset):
         return -(-(self._item_num - 1) // TILE)
 
     def __getitem__(self, tile: int) -> tuple[int, dict[str, Tensor]]:
+        return caught(self._tile, tile)
+
+    def _tile(self, tile: int) -> tuple[int, dict[str, Tensor]]:
         first = 1 + tile * TILE
         items = np.arange(first, first + TILE)
         real = int((items < self._item_num).sum())
@@ -57,16 +61,14 @@ def encode_catalogue(
     """
     tiles = _Tiles(content, item_num)
     mine = range(parallel.rank(), len(tiles), parallel.world_size())
-    loader = DataLoader(
-        tiles,
-        batch_size=None,
-        sampler=mine,
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
-    )
     encoded: list[Tensor] = []
     for real, batch in tqdm(
-        loader, "catalogue", unit="tile", disable=None if progress else True, leave=False
+        load(tiles, mine, workers),
+        "catalogue",
+        total=len(mine),
+        unit="tile",
+        disable=None if progress else True,
+        leave=False,
     ):
         vectors = model.encode_items({key: value.to(device) for key, value in batch.items()})
         encoded.append(vectors[:real].float())

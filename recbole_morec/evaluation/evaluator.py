@@ -54,7 +54,7 @@ class Evaluator:
     """Ranks the targets of a phase under the dataset's protocol.
 
     Args:
-        config: resolved settings (metrics, topk, eval_batch_size, seed).
+        config: resolved settings (metrics, topk, seed).
         dataset: the dataset.
         device: where scores are computed.
     """
@@ -71,7 +71,12 @@ class Evaluator:
         largest, mode = max(config["topk"]), dataset.protocol.eval_mode
         candidates = int(dataset.candidates.sum())
         if mode != "full":
-            candidates = min(candidates, int(mode[3:]) + 1)
+            if int(mode[3:]) >= candidates:
+                raise ConfigError(
+                    f"eval_mode={mode}: {mode[3:]} candidates beside the target cannot be drawn "
+                    f"from {candidates} items; draw fewer, or use eval_mode=full."
+                )
+            candidates = int(mode[3:]) + 1
         if largest >= candidates:
             raise ConfigError(
                 f"topk={config['topk']}: a list of {largest} does not fit a catalogue of "
@@ -103,23 +108,12 @@ class Evaluator:
             disable=None if progress else True,
             leave=False,
         )
-        for rows in self._groups(mine, len(users)):
-            for tile in np.split(rows, range(TILE_USERS, len(rows), TILE_USERS)):
-                found.append((tile, *self._tile(scorer, phase, users[tile], targets[tile])))
-                bar.update()
+        for tile in mine:
+            rows = np.arange(tile * TILE_USERS, min((tile + 1) * TILE_USERS, len(users)))
+            found.append((rows, *self._tile(scorer, phase, users[rows], targets[rows])))
+            bar.update()
         bar.close()
         return self._report(phase, found)
-
-    def _groups(self, tiles: list[int], count: int) -> Iterator[np.ndarray]:
-        """Rows of this process, ``eval_batch_size`` (rounded up to whole tiles) at a time."""
-        at_once = max(1, self._config["eval_batch_size"] // TILE_USERS)
-        for i in range(0, len(tiles), at_once):
-            yield np.concatenate(
-                [
-                    np.arange(t * TILE_USERS, min((t + 1) * TILE_USERS, count))
-                    for t in tiles[i : i + at_once]
-                ]
-            )
 
     def _tile(
         self, scorer: Scorer, phase: str, users: np.ndarray, targets: np.ndarray

@@ -55,7 +55,8 @@ def rank_targets(
     return Ranks(
         rank=rank.masked_fill(barred, count),
         new_item=new_item.masked_fill(barred, count),
-        mean_rank=mean_rank.masked_fill(barred, count),
+        # Below all of its candidates: the area under the curve is 0.
+        mean_rank=torch.where(barred, allowed.sum(1).double(), mean_rank),
         candidates=allowed.sum(1),
     )
 

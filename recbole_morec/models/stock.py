@@ -20,6 +20,7 @@ from recbole_morec.data.stock_batches import (
 )
 from recbole_morec.data.stock_negatives import StockNegatives
 from recbole_morec.data.stock_transforms import StockTransform, seeded
+from recbole_morec.errors import ConfigError, MoRecError
 from recbole_morec.evaluation.stock_scorer import StockScorer
 from recbole_morec.models.adapter import ModelAdapter
 from recbole_morec.models.stock_limits import refuse
@@ -31,6 +32,20 @@ _USER_ROWS = {"ENMF", "DiffRec", "LDiffRec"}
 _NEGATIVE_LISTS = {"DIEN"}
 # Models whose full_sort_predict computes the loss as well and throws it away.
 _ASKS_TARGET = {"GRU4RecCPR", "SASRecCPR"}
+
+
+def _construct(config: Any, dataset: Any) -> torch.nn.Module:
+    """RecBole's model; whatever it raises on settings that it does not check names the model."""
+    try:
+        return config.model_class(config, dataset)
+    except MoRecError:
+        raise
+    except Exception as error:  # RecBole and torch raise anything on senseless sizes
+        raise ConfigError(
+            f"RecBole's {config.model_class.__name__} cannot be built with these settings: "
+            f"{type(error).__name__}: {error}. Its settings stand in RecBole's "
+            f"properties/model/{config.model_class.__name__}.yaml."
+        ) from error
 
 
 class StockAdapter(ModelAdapter):
@@ -66,7 +81,7 @@ class StockAdapter(ModelAdapter):
             prefixes = PrefixBatches(config, dataset, None, self._transform)
             view = dataset.copy(prefixes.all_prefixes())
         with seeded(stream(config["seed"], "stock model")):
-            self.model = config.model_class(config, view)
+            self.model = _construct(config, view)
         self._epoch: int | None = None
 
     def batches(self) -> StockBatches:

@@ -68,16 +68,15 @@ def load_checkpoint(
     try:
         tensors = load_file(folder / _MODEL)
         document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        state, extra = dict(document["state"]), dict(document["extra"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"Checkpoint {folder} is damaged ({error}). Train again without --resume."
         ) from error
     parameters = {k.removeprefix("model."): v for k, v in tensors.items() if k[:6] == "model."}
     _check_fit(folder, parameters, model.state_dict())
     model.load_state_dict(parameters)
-    extra = document["extra"] | {
-        k.removeprefix("extra."): v for k, v in tensors.items() if k[:6] == "extra."
-    }
+    extra |= {k.removeprefix("extra."): v for k, v in tensors.items() if k[:6] == "extra."}
     if optimizer is not None:
         if "optimizer" not in document:
             raise CheckpointError(f"Checkpoint {folder} holds no optimizer state to resume from.")
@@ -89,7 +88,7 @@ def load_checkpoint(
                 f"The optimiser state of {folder} is damaged or does not fit ({error}). Train "
                 "again without --resume."
             ) from error
-    return document["state"], extra
+    return state, extra
 
 
 def find_checkpoint(folder: Path) -> Path:
@@ -101,7 +100,10 @@ def find_checkpoint(folder: Path) -> Path:
     for candidate in (folder, folder.with_name(f".{folder.name}.old")):
         if (candidate / _STATE).exists():
             return candidate
-    raise CheckpointError(f"There is no checkpoint at {folder}.")
+    raise CheckpointError(
+        f"There is no checkpoint at {folder}: the run ended before its first evaluation, or the "
+        "folder was cleared. Train the run again."
+    )
 
 
 def _check_fit(folder: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

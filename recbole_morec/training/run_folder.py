@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
-from recbole_morec.errors import MoRecError
+from recbole_morec.errors import CheckpointError, MoRecError
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -55,10 +57,18 @@ class RunFolder:
         """Checkpoint after the newest epoch, with optimiser state."""
         return self.path / "last"
 
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether an earlier run has left results or a checkpoint."""
+        return (self.path / "results.json").exists() or self.best.exists()
+
     def start_afresh(self) -> None:
         """Forget what an earlier run with the same settings measured and learned."""
         if self.writes:
-            for name in ("metrics.jsonl", "results.json"):
+            if self.holds_a_run:
+                log.info("replacing the earlier run in %s", self.path)
+            events = [file.name for file in self.path.glob("events.out.tfevents.*")]
+            for name in ("metrics.jsonl", "results.json", *events):
                 (self.path / name).unlink(missing_ok=True)
             for name in ("best", "last", ".best.old", ".last.old"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
@@ -90,10 +100,7 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         if self.writes and file.exists():
             lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            # A run that was killed may have left half a line at the end.
-            whole = [line for line in lines if line.endswith("\n")]
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
-            self._write("metrics.jsonl", "".join(kept))
+            self._write("metrics.jsonl", "".join(line for line in lines if _up_to(line, step)))
 
     def log_to_file(self) -> logging.Handler | None:
         """Send the package's log to ``run.log`` too; the caller removes the handler."""
@@ -112,3 +119,26 @@ class RunFolder:
             partial = self.path / f".{name}.partial"
             partial.write_text(text, encoding="utf-8")
             os.replace(partial, self.path / name)
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """Read a JSON file of a run folder.
+
+    Raises:
+        CheckpointError: it is absent or holds something else.
+    """
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}). Train the run again.") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{file} is damaged: it holds no JSON object. Train the run again.")
+    return document
+
+
+def _up_to(line: str, step: int) -> bool:
+    """Whether a line of ``metrics.jsonl`` is whole and of this step or an earlier one."""
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False  # a run that was killed may have left half a line

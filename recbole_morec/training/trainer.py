@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class TrainState:
         best_epoch: epoch of ``best_value``.
         evaluations_without_gain: evaluations since.
         seconds: time spent training, without evaluation.
-        rows, items: training rows and distinct items encoded so far, over all processes.
+        rows, items: training rows and distinct items encoded so far, in this process.
         data_wait: seconds of ``seconds`` spent waiting for batches.
         stopped_early: whether early stopping ended the run.
         data, tokens: digests of the interactions and of the order of ids that were trained on.
@@ -63,6 +64,20 @@ class TrainState:
     data: str = ""
     tokens: str = ""
     scaler: dict[str, Any] | None = None
+
+
+def state_from(values: dict[str, Any], folder: Path) -> TrainState:
+    """The state that a checkpoint holds.
+
+    Raises:
+        CheckpointError: it holds other fields.
+    """
+    try:
+        return TrainState(**values)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{folder} was written by another version ({error}); train without --resume."
+        ) from error
 
 
 class _LossModule(nn.Module):
@@ -116,13 +131,17 @@ class Trainer:
             rank=parallel.rank(),
             world_size=parallel.world_size(),
         )
-        if adapter.trains and len(self.loader) == 0:
+        if len(self.loader) == 0:
             raise DataError(
                 f"{adapter.dataset.inter_path} gives no training row under "
                 f"protocol={adapter.dataset.protocol.name}: after the validation and test items "
                 "are left out, no user has two interactions to learn from."
             )
-        self.epochs = config["epochs"] if adapter.trains else min(config["epochs"], 1)
+        self.epochs = config["epochs"] if adapter.trains else 1
+        splits = adapter.dataset.splits
+        self._users_per_row = float((splits.train_stop - splits.start > 1).sum()) / max(
+            len(self.loader.builder.rows), 1
+        )
         self.bigger_is_better = bool(config["valid_metric_bigger"])
         adapter.model.to(accelerator.device)
         if adapter.trains:
@@ -131,10 +150,10 @@ class Trainer:
             self.loss_module, self.optimizer = accelerator.prepare(
                 _LossModule(adapter), self.optimizer
             )
-        self.trackers = Trackers(config, folder)
 
     def fit(self) -> TrainState:
         """Train until the last epoch or until validation stops gaining; return the final state."""
+        self.trackers = Trackers(self.config, self.folder)
         if self.config["resume"]:
             self._resume()
         if self.epochs == 0:
@@ -186,7 +205,9 @@ class Trainer:
             self.state.step += 1
             bar.update()
             bar.set_postfix(
-                loss=f"{loss:.4f}", lr=f"{self._rate():.2g}", **meter.rates(parallel.world_size())
+                loss=f"{loss:.4f}",
+                lr=f"{self._rate():.2g}",
+                **meter.rates(parallel.world_size(), self._users_per_row),
             )
             if self.state.step % self.config["log_interval"] == 0:
                 self._log_train(float(loss), meter)
@@ -198,7 +219,10 @@ class Trainer:
         record = {
             "loss": float(epoch_loss) / max(steps, 1),
             "lr": self._rate(),
-            **{k: float(v) for k, v in meter.rates(parallel.world_size()).items()},
+            **{
+                k: float(v)
+                for k, v in meter.rates(parallel.world_size(), self._users_per_row).items()
+            },
             "data_wait": meter.wait / max(meter.seconds, 1e-9),
         }
         self._record("train", record)
@@ -269,7 +293,8 @@ class Trainer:
         value = report.value(self.config["valid_metric"])
         self._record("valid", {"groups": report.metrics})
         best = self.state.best_value
-        better = best is None or (value > best if self.bigger_is_better else value < best)
+        # A tie counts as a gain, as in RecBole and PixelRec.
+        better = best is None or (value >= best if self.bigger_is_better else value <= best)
         log.info(
             "epoch %d  valid %s = %.4f%s",
             self.state.epoch, self.config["valid_metric"], value, "  (best)" if better else "",
@@ -307,12 +332,12 @@ class Trainer:
             optimizer=self.optimizer if self.adapter.trains else None,
         )
         self.adapter.load_extra_state(extra)
-        if state["data"] != self.state.data:
+        if state.get("data") != self.state.data:
             raise CheckpointError(
                 f"{self.folder.last} was trained on other interactions than "
                 f"{self.adapter.dataset.inter_path} holds now; train without --resume."
             )
-        self.state = TrainState(**state)
+        self.state = state_from(state, self.folder.last)
         self.folder.drop_metrics_after(self.state.step)
         if self.accelerator.scaler is not None and self.state.scaler is not None:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
@@ -337,7 +362,9 @@ class Trainer:
         return self.optimizer.param_groups[0]["lr"]
 
     def _log_train(self, loss: float, meter: _Meter) -> None:
-        rates = {k: float(v) for k, v in meter.rates(parallel.world_size()).items()}
+        rates = {
+            k: float(v) for k, v in meter.rates(parallel.world_size(), self._users_per_row).items()
+        }
         self._record("step", {"loss": loss, "lr": self._rate(), **rates})
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:
@@ -361,10 +388,13 @@ class _Meter:
         if "content" in batch:
             self.items += len(batch["content"]["items"])
 
-    def rates(self, processes: int) -> dict[str, str]:
-        """Users and items per second over all processes (shares are equal to within one row)."""
+    def rates(self, processes: int, users_per_row: float) -> dict[str, str]:
+        """Users and items per second over all processes (shares are equal to within one row).
+
+        A user has one row or many (windows, prefixes, pairs); users are what models share.
+        """
         seconds = max(self.seconds, 1e-9)
         return {
-            "users/s": f"{self.rows * processes / seconds:.0f}",
+            "users/s": f"{self.rows * users_per_row * processes / seconds:.0f}",
             "items/s": f"{self.items * processes / seconds:.0f}",
         }
