@@ -295,6 +295,19 @@ class MoRecConfig(Config):
 
             named = (USER_ENCODERS, values["user_encoder"]), (OBJECTIVES, values["objective"])
             problems += [p for registry, name in named if (p := registry.problem(name))]
+            problems += self._unknown_encoders(values)
+        return problems
+
+    def _unknown_encoders(self, values: Mapping[str, Any]) -> list[str]:
+        from recbole_morec.item_encoders.registry import find_card
+
+        names = values["item_encoder"]
+        problems = []
+        for name in [names] if isinstance(names, str) else names:
+            try:
+                find_card(name, Path(values["data_path"]) / self.dataset)
+            except ConfigError as error:
+                problems += error.problems
         return problems
 
     def _prepare_for_recbole(self, values: dict[str, Any]) -> None:

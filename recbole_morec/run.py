@@ -216,8 +216,9 @@ def _announce(dataset: MultimodalDataset) -> None:
     if (dataset.folder / "world.json").exists():
         log.info(
             "%s is the bundled sample, a small synthetic world, not the published dataset. For the "
-            "real PixelRec: download its interactions and covers, then `recbole-morec convert "
-            "folder --input <download> --output <data_path>/<name>` and --dataset=<name>.",
+            "real PixelRec: download its interactions, item table and covers, then `recbole-morec "
+            "convert folder --input <download> --interactions Pixel200K.csv --items <item table> "
+            "--images cover --output <data_path>/<name>` and --dataset=<name>.",
             dataset.folder,
         )
     if dataset.splits.left_out or dataset.splits.train_only:

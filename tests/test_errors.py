@@ -54,7 +54,10 @@ def failed(outcome, *words):
     ("flags", "words"),
     [
         (["--item_encoder=tiny_convnex"], ["tiny_convnext"]),
-        (["--lerning_rate=1"], ["lerning_rate", "learning_rate"]),
+        (
+            ["--lerning_rate=1", "--item_encoder=tiny_vt"],
+            ["learning_rate", "tiny_vit", "2 problems"],
+        ),
         (["--item_encoder=/no/such/folder"], ["/no/such/folder"]),
         (["--text_fields=[titel]", "--item_encoder=text"], ["titel", "title"]),
         (["--image_field=covr"], ["covr", "cover"]),
@@ -228,7 +231,8 @@ def test_duplicate_rows_are_counted(copy, command, capsys):
 
 def test_no_timestamp_column(copy, command):
     replace(copy / "colours.inter", "timestamp:float", "rating:float")
-    failed(command(), "timestamp", "colours.inter")
+    failed(command(), "timestamp", "colours.inter", "TIME_FIELD=~")
+    assert command("--TIME_FIELD=~", "--item_encoder=id")[0] == 0
 
 
 def test_unwritable_run_folder(copy, command, tmp_path):

@@ -157,7 +157,8 @@ def require_field(path: Path, header: Mapping[str, str], role: str, name: str, k
     if name not in header:
         raise DataError(
             f'{path} line 1: the {role} field "{name}" is missing.{suggest(name, header)} The file '
-            f"has {found}. Set {setting} to the field of the {role}, or rename the header."
+            f"has {found}. Set {setting} to the field of the {role}, or rename the header"
+            + (", or set TIME_FIELD=~ if the rows are in order of time." if role == "time" else ".")
         )
     if header[name] != kind:
         raise DataError(
