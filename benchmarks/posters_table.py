@@ -23,23 +23,47 @@ from recbole_morec.item_encoders import build_item_encoder
 
 COMMON = {"MAX_ITEM_LIST_LENGTH": 20, "stopping_step": 5}
 OURS = {"embedding_size": 128, "objective": "in_batch", "window": "windows"}
-IMAGE = {"item_encoder": "tf_efficientnet_lite0", "image_size": 160}
-TEXT = {"item_encoder": "all-MiniLM-L6-v2", "max_text_length": 40}
-TUNED = {"train_layers": "last_3", "encoder_learning_rate": 1e-4, "activation": "relu"}
+POSTER = {"item_encoder": "tf_efficientnet_lite0"}
+TITLE = {"item_encoder": "all-MiniLM-L6-v2", "max_text_length": 40, "text_fields": ["title"]}
+BF16 = {"mixed_precision": "bf16"}
 
-# Row -> model, settings. `stored: {...}` stands for vectors of that encoder.
+# Row -> model, settings. `stored: {...}` stands for the pooled vectors of that encoder.
 ROWS = {
     "Pop": ("Pop", {}),
     "BPR": ("BPR", {}),
     "GRU4Rec": ("GRU4Rec", {}),
     "SASRec": ("SASRec", {}),
     "IDs": ("PixelNet", {**OURS, "item_encoder": "id"}),
-    "stored posters": ("PixelNet", {**OURS, "stored": IMAGE}),
-    "posters end to end": ("PixelNet", {**OURS, **IMAGE, **TUNED}),
-    "stored titles": ("MoRec", {**OURS, "stored": TEXT, "text_fields": ["title"]}),
-    "titles end to end": ("MoRec", {**OURS, **TEXT, **TUNED, "text_fields": ["title"]}),
-    "stored titles and genres": ("MoRec", {**OURS, "stored": TEXT}),
-    "titles and genres end to end": ("MoRec", {**OURS, **TEXT, **TUNED}),
+    "stored posters, 224 px": ("PixelNet", {**OURS, "stored": {**POSTER, "image_size": 224}}),
+    "stored posters, 160 px": ("PixelNet", {**OURS, "stored": {**POSTER, "image_size": 160}}),
+    "posters end to end, 160 px": (
+        "PixelNet",
+        {
+            **OURS,
+            **POSTER,
+            **BF16,
+            "image_size": 160,
+            "train_layers": "last_1",
+            "encoder_learning_rate": 3e-4,
+        },
+    ),
+    "stored titles": ("MoRec", {**OURS, "stored": TITLE}),
+    "stored titles and genres": (
+        "MoRec",
+        {**OURS, "stored": {**TITLE, "text_fields": ["title", "genres"]}},
+    ),
+    "titles end to end": (
+        "MoRec",
+        {
+            **OURS,
+            **TITLE,
+            **BF16,
+            "train_layers": "last_2",
+            "encoder_learning_rate": 1e-4,
+            "scheduler": "cosine",
+            "epochs": 10,
+        },
+    ),
 }
 
 
@@ -90,9 +114,7 @@ def main() -> None:
         model, row = ROWS[name]
         settings = {**COMMON, **row}
         if "stored" in settings:
-            encoder = {**settings.pop("stored")}
-            encoder |= {k: settings[k] for k in ("text_fields",) if k in settings}
-            file = stored_vectors(model, options.dataset, encoder, common)
+            file = stored_vectors(model, options.dataset, settings.pop("stored"), common)
             settings |= {"item_encoder": "features", "features": file}
         results = [
             finished(model, options.dataset, {**settings, **common, "seed": seed})
