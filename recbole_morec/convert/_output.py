@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -13,6 +13,8 @@ import yaml
 from recbole_morec.errors import DataError
 
 REPORT_FILE = "convert_report.json"
+
+_DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def check_output(output: Path, source: Path, overwrite: bool) -> None:
@@ -22,8 +24,7 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
         raise DataError(
             f"{output}: the output folder is or holds the source {source}. Choose another --output."
         )
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output}: is a file; --output must name a folder.")
+    check_folder(output)
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not overwrite:
@@ -38,10 +39,39 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
         )
 
 
+def check_folder(output: Path) -> None:
+    """Raise a DataError if ``output`` cannot be a folder: it or one above it is a file."""
+    for path in (output, *output.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise DataError(
+                    f"{output}: {path} is a file; --output must name a folder, and all above it "
+                    "must be folders. Choose another --output."
+                )
+            return
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and its subfolders, without what file managers leave there."""
+    return [
+        Path(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name not in _DESKTOP_FILES
+    ]
+
+
+def shortened(names: Iterable[str], most: int = 5) -> str:
+    """The first few names in order, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 @contextlib.contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``output`` that takes its place if all went well."""
-    output = output.absolute()
+    output = output.resolve()  # of a symbolic link, the folder that it names is replaced
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")
