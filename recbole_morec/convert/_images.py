@@ -29,7 +29,8 @@ class ImageFiles:
         self.root = root
         self.source = source
         self.paths: set[str] = set()
-        self._by_stem: dict[str, str | None] = {}
+        self._by_stem: dict[str, str] = {}
+        self._several: dict[str, tuple[str, str]] = {}
         for folder, folders, names in os.walk(root):
             folders.sort()
             for name in sorted(names, key=_preference):
@@ -40,13 +41,17 @@ class ImageFiles:
         self.paths.add(path.as_posix())
         for stem in {path.with_suffix("").as_posix(), path.stem}:
             known = self._by_stem.setdefault(stem, path.as_posix())
-            if known is not None and Path(known).parent != path.parent:
+            if Path(known).parent != path.parent:
                 # Two folders have such a file: no telling which one is meant.
-                self._by_stem[stem] = None
+                self._several.setdefault(stem, (known, path.as_posix()))
 
     def of_item(self, token: str) -> str | None:
         """Return the file ``<token>.jpg`` (or png, ...), relative to the root."""
-        return self._by_stem.get(token)
+        return None if token in self._several else self._by_stem.get(token)
+
+    def several(self, name: str) -> tuple[str, str] | None:
+        """Return two files in different folders that both bear this name, if there are such."""
+        return self._several.get(name)
 
     def of_value(self, value: str) -> str | None:
         """Return the file that a table names: by path, with or without suffix or leading folder."""
@@ -57,7 +62,7 @@ class ImageFiles:
         for candidate in (path, inside):
             if candidate in self.paths:
                 return candidate
-        return self._by_stem.get(path) or self._by_stem.get(inside)
+        return self.of_item(path) or self.of_item(inside)
 
 
 def _preference(name: str) -> tuple[int, str]:

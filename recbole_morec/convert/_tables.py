@@ -22,6 +22,8 @@ from recbole_morec.errors import DataError, suggest
 
 _SEPARATORS = ",\t;|"
 _NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+# What programs write for a missing value. Not "nan": it is an id in some data sets.
+_MISSING = ("", "None", "null", "NULL", "N/A", "<NA>")
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
@@ -107,6 +109,11 @@ def read_table(path: Path) -> Table:
     if table.frame.height == 0:
         raise DataError(f"{path}: there is a header but not one row below it.")
     return table
+
+
+def without_missing(column: pl.Series) -> pl.Series:
+    """A column of ids or times without blanks around them, null where the value is missing."""
+    return column.str.strip_chars().replace(list(_MISSING), None)
 
 
 # --- text ---------------------------------------------------------------------------------------

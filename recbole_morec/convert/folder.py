@@ -18,7 +18,14 @@ from recbole_morec.convert._images import SUFFIXES, ImageFiles, place_images, ve
 from recbole_morec.convert._interactions import check_duplicates_choice, clean_interactions
 from recbole_morec.convert._items import IMAGE_FIELD, ITEM_FIELD, build_content, default_text_fields
 from recbole_morec.convert._output import REPORT_FILE, check_output, new_folder, write_settings
-from recbole_morec.convert._tables import Table, find_column, find_file, need_column, read_table
+from recbole_morec.convert._tables import (
+    Table,
+    find_column,
+    find_file,
+    need_column,
+    read_table,
+    without_missing,
+)
 from recbole_morec.convert._times import parse_times
 from recbole_morec.convert.report import Report
 from recbole_morec.data.atomic import write_content, write_inter
@@ -134,7 +141,9 @@ def convert_folder(
         item_table, item_column, interacted, removed if report.core else set(), files, report
     )
     if content is None:
-        report.notes.append("There is no item table and no image: no .content file was written.")
+        report.notes.append(
+            "There is no item table and no image of an item: no .content file was written."
+        )
     elif report.items_without_content:
         report.notes.append(
             f"{report.items_without_content} items with interactions have no row in the content "
@@ -277,8 +286,8 @@ def _interaction_frame(
         report.detected["time column"] = f"{time} ({form})"
     frame = pl.DataFrame(
         {
-            "user": table.frame[user].str.strip_chars().replace("", None),
-            "item": table.frame[item].str.strip_chars().replace("", None),
+            "user": without_missing(table.frame[user]),
+            "item": without_missing(table.frame[item]),
             "time": times,
             "row": pl.Series(range(table.frame.height), dtype=pl.Int64),
         }
