@@ -645,7 +645,8 @@ def test_output_in_use(tmp_path, source):
     assert (out / "thesis.tex").read_text() == "years of work"
     for place in (source, source.parent):
         assert "holds the source" in failure(DataError, source, place, overwrite=True)
-    assert "is a file" in failure(DataError, source, out / "thesis.tex")
+    for place in (out / "thesis.tex", out / "thesis.tex" / "a" / "b"):
+        assert "thesis.tex is a file" in failure(DataError, source, place)
 
 
 def test_overwrite_replaces_all_and_leaves_no_traces(tmp_path, source):
@@ -659,6 +660,41 @@ def test_overwrite_replaces_all_and_leaves_no_traces(tmp_path, source):
     assert read_content(out / "tiny.content").columns["title"] == ["New"]
     assert not (out / "images" / "i2.png").exists()
     assert [entry.name for entry in out.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("file", "listed"),
+    [
+        ("minilm.npy", "minilm.npy (new)"),
+        ("images/mine.png", "images/ (files added or removed)"),
+        ("tiny.yaml", "tiny.yaml"),
+        ("tiny.content", "tiny.content"),
+    ],
+)
+def test_overwrite_stops_at_what_others_put_there(tmp_path, source, file, listed):
+    out = tmp_path / "tiny"
+    convert_folder(source, out)
+    write(out / file, "precious")
+    write(out / ".DS_Store", "of a file manager")
+    text = failure(DataError, source, out, overwrite=True)
+    assert f"changed since the conversion: {listed}. Move it away" in text
+    assert (out / file).read_text() == "precious"
+    (out / file).unlink()
+    convert_folder(source, out, overwrite=True)
+
+
+def test_overwrite_with_the_report_of_an_earlier_version(tmp_path, source):
+    out = tmp_path / "tiny"
+    convert_folder(source, out)
+    report = json.loads((out / "convert_report.json").read_text())
+    del report["files"]
+    write(out / "convert_report.json", json.dumps(report))
+    convert_folder(source, out, overwrite=True)
+    write(out / "convert_report.json", json.dumps(report))
+    write(out / "minilm.npy", "precious")
+    assert "minilm.npy" in failure(DataError, source, out, overwrite=True)
+    write(out / "convert_report.json", "[]")
+    assert "no report of a conversion" in failure(DataError, source, out, overwrite=True)
 
 
 @pytest.mark.parametrize("step", ["write_inter", "place_images", "_write_yaml"])
