@@ -589,6 +589,10 @@ def test_images_without_an_item_table(tmp_path):
         (b'user,item\n"u",i\n"u",caf\xe9\n', ["line 3", "UTF-8"]),
         ("user,item\n", ["not one row"]),
         ("user\nu\n", ["line 1", "no separator"]),
+        ("", ["interactions.csv: the file is empty", "names the columns"]),
+        ("\nuser,item\nu,i\n", ["interactions.csv: line 1 is empty"]),
+        ('user,item\nu,i\nu,"a\tb"\n', ["raw/interactions.csv line 3", '"item"', r"'a\tb'"]),
+        ('user,item\n"u\nv",i\n', ["raw/interactions.csv line 2", '"user"', r"'u\nv'"]),
         ("user,item,user\nu,i,v\n", ['"user" stands twice']),
         ("who,item\nu,i\n", ["looks like the user", "who, item", "--user-field"]),
         ("196,242,3\n186,302,3\n", ["looks like the user", "line with the names"]),
@@ -602,6 +606,13 @@ def test_bad_tables_are_named(tmp_path, text, parts):
     assert not (tmp_path / "tiny").exists()
 
 
+def test_an_item_with_a_tab_is_named_in_its_table(tmp_path):
+    raw = make_source(tmp_path / "raw", items='item,title\ni1,A\n"a\tb",B\n', images=())
+    text = failure(DataError, raw, tmp_path / "tiny")
+    assert f"{raw / 'items.csv'} line 3" in text
+    assert r"'a\tb'" in text
+
+
 def test_a_broken_parquet_file(tmp_path):
     write(tmp_path / "raw" / "interactions.parquet", gzip.compress(b"x"))
     assert "not a readable parquet" in failure(DataError, tmp_path / "raw", tmp_path / "tiny")
@@ -611,7 +622,9 @@ def test_missing_and_ambiguous_sources(tmp_path, source):
     out = tmp_path / "tiny"
     assert "no such folder" in failure(DataError, tmp_path / "nowhere", out)
     assert 'Did you mean "user"?' in failure(DataError, source, out, user_field="usr")
-    assert "not found" in failure(DataError, source, out, items="itms.csv")
+    text = failure(DataError, source, out, items="itms.csv")
+    assert f'--items: the file "itms.csv" was not found in the input folder {source}' in text
+    assert 'Did you mean "items.csv"? The folder holds interactions.csv, items.csv.' in text
     assert "no such folder (--images)" in failure(DataError, source, out, images="imgs")
     write(source / "ratings.csv", INTERACTIONS)
     text = failure(DataError, source, out)
@@ -744,7 +757,9 @@ def test_command_line(tmp_path, source, capsys):
     words = ["folder", "--input", source, "--output", out, "--min-user-inter=2", "--name=mine"]
     assert convert.run(parse(*words)) == 0
     assert read_inter(out / "mine.inter").height == 4
-    assert "interactions kept" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "interactions kept" in printed.out
+    assert printed.err == ""  # no progress bars where stderr is no terminal
 
 
 def test_unknown_sources_are_config_errors(tmp_path):

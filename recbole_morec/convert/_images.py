@@ -65,6 +65,11 @@ class ImageFiles:
         return self.of_item(path) or self.of_item(inside)
 
 
+def _hidden(progress: bool) -> bool | None:
+    """The value of tqdm's ``disable``: ``None`` hides a bar where stderr is no terminal."""
+    return None if progress else True
+
+
 def _preference(name: str) -> tuple[int, str]:
     suffix = Path(name).suffix.lower()
     return (SUFFIXES.index(suffix) if suffix in SUFFIXES else len(SUFFIXES)), name
@@ -85,7 +90,7 @@ def verify_images(root: Path, files: Iterable[str], progress: bool) -> dict[str,
         return bad
 
     bad: dict[str, str] = {}
-    bar = tqdm(total=len(files), desc="checking images", disable=not progress, leave=False)
+    bar = tqdm(total=len(files), desc="checking images", disable=_hidden(progress), leave=False)
     with bar, ThreadPoolExecutor(usable_cpus()) as pool:
         for block, found in zip(blocks, pool.map(look, blocks), strict=True):
             bad |= found
@@ -103,7 +108,7 @@ def place_images(files: Mapping[str, Path], folder: Path, link: bool, progress: 
         progress: show a progress bar.
     """
     label = "linking images" if link else "copying images"
-    bar = tqdm(files.items(), label, unit="image", disable=not progress, leave=False)
+    bar = tqdm(files.items(), label, unit="image", disable=_hidden(progress), leave=False)
     for name, source in bar:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

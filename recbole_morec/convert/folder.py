@@ -28,9 +28,9 @@ from recbole_morec.convert._tables import (
     Table,
     find_column,
     find_file,
+    ids_of,
     need_column,
     read_table,
-    without_missing,
 )
 from recbole_morec.convert._times import parse_times
 from recbole_morec.convert.report import Report
@@ -293,8 +293,8 @@ def _interaction_frame(
         report.detected["time column"] = f"{time} ({form})"
     frame = pl.DataFrame(
         {
-            "user": without_missing(table.frame[user]),
-            "item": without_missing(table.frame[item]),
+            "user": ids_of(table, user),
+            "item": ids_of(table, item),
             "time": times,
             "row": pl.Series(range(table.frame.height), dtype=pl.Int64),
         }
