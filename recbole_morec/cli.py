@@ -109,9 +109,7 @@ def _sample(arguments: list[str]) -> int:
         "--output", required=True, help="folder to write, e.g. dataset_atomic/pixelrec"
     )
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a folder that is not empty"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier sample")
     options = parser.parse_args(arguments)
     make_sample(options.output, seed=options.seed, overwrite=options.overwrite)
     return 0

@@ -285,10 +285,11 @@ def test_without_a_time_the_row_is_the_time(tmp_path):
 @pytest.mark.parametrize(
     ("written", "read", "form"),
     [
-        (["1362061201", "x", ""], [1362061201, None, None], "numbers"),
+        (["1362061201", "N/A", "", "NaN"], [1362061201, None, None, None], "numbers"),
         (["9007199254740993", "5.0"], [9007199254740993, 5], "numbers"),
-        (["1.5", "inf"], [1.5, None], "fractions"),
-        (["2013-02-28", "2013-02-28 17:40", "no"], [1362009600, 1362073200, None], "dates"),
+        (["1.5", "<NA>"], [1.5, None], "fractions"),
+        (["7"] * 99 + ["inf"], [7] * 99 + [None], "numbers"),
+        (["2013-02-28", "2013-02-28 17:40", "null"], [1362009600, 1362073200, None], "dates"),
         (["2013-02-28T17:40:00Z", "2013-02-28T19:40:00+02:00"], [1362073200] * 2, "dates"),
         (["2013-02-28 17:40:00.25", "2013/02/28"], [1362073200.25, 1362009600.0], "fractions"),
     ],
@@ -297,6 +298,26 @@ def test_times(written, read, form):
     times, how = parse_times(pl.Series(written), "x.csv column t")
     assert times.to_list() == read
     assert form in how
+
+
+@pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        (["1362061201"] * 6 + ["2013-02-28", "2013-03-01"] * 2,
+         ["4 of 10 values", "as numbers", '"2013-02-28", "2013-03-01"', "Unix seconds"]),
+        (["2013-02-28"] * 6 + ["1362061201"] * 4,
+         ["4 of 10 values", "as dates", '"1362061201"', "ISO dates"]),
+        (["7"] * 98 + ["soon", "late"], ["2 of 100 values", '"soon", "late"']),
+        (["1357000000000", "1357000001", "0"],
+         ["milliseconds (1357000000000)", "seconds (1357000001)", "one unit"]),
+        (["1357000000.5", "1357000000000000"], ["microseconds (1357000000000000)"]),
+    ],
+)  # fmt: skip
+def test_times_written_in_several_ways_are_an_error(written, parts):
+    with pytest.raises(DataError) as caught:
+        parse_times(pl.Series(written), "x.csv column t")
+    for part in ("x.csv column t", *parts):
+        assert part in str(caught.value)
 
 
 def test_ambiguous_dates_are_an_error(tmp_path):
@@ -312,7 +333,8 @@ def test_ambiguous_dates_are_an_error(tmp_path):
 def test_unusable_rows_are_dropped_counted_and_placed(tmp_path):
     raw = make_source(
         tmp_path / "raw",
-        "user,item,timestamp\nu1,i1,1\n,i1,2\n  ,i1,2\nu1,,3\nu1,i2,soon\nu1,i2,\nu1,i3,4\n",
+        "user,item,timestamp\nu1,i1,1\n,i1,2\n  ,i1,2\nu1,,3\nu1,i2,soon\nu1,i2,\nu1,i3,4\n"
+        + "u2,i1,5\n" * 200,
         None,
         (),
     )
@@ -320,8 +342,20 @@ def test_unusable_rows_are_dropped_counted_and_placed(tmp_path):
     assert report.dropped == {"no user": 2, "no item": 1, "no usable time": 2}
     assert report.examples["no user"] == ["line 3", "line 4"]
     assert report.examples["no usable time"] == ["line 6", "line 7"]
-    assert (report.rows_read, report.rows_kept) == (7, 2)
-    assert read_inter(tmp_path / "tiny" / "tiny.inter")["item"].to_list() == ["i1", "i3"]
+    assert (report.rows_read, report.rows_kept) == (207, 202)
+    assert read_inter(tmp_path / "tiny" / "tiny.inter")["item"].to_list()[:2] == ["i1", "i3"]
+
+
+@pytest.mark.parametrize("cell", ["None", "null", "NULL", "N/A", "<NA>"])
+def test_words_for_a_missing_value_are_missing(tmp_path, cell):
+    raw = make_source(
+        tmp_path / "raw", f"user,item,t\n{cell},i1,1\nu1,{cell},2\nu1,i1,{cell}\nu1,i1,4\n",
+        f"item,title\n{cell},A\ni1,B\n", (),
+    )  # fmt: skip
+    report = convert_folder(raw, tmp_path / "tiny")
+    assert report.dropped == {"no user": 1, "no item": 1, "no usable time": 1}
+    assert report.item_rows["dropped: no item"] == 1
+    assert read_inter(tmp_path / "tiny" / "tiny.inter").rows() == [("u1", "i1", 4)]
 
 
 def test_lines_are_counted_through_quoted_line_breaks(tmp_path):
@@ -476,9 +510,59 @@ def test_a_name_in_two_folders_is_no_image(tmp_path):
     covers = read_content(tmp_path / "tiny" / "tiny.content").columns["cover"]
     assert covers == [None, "images/i2.png", None, None]
     assert report.images["items without"] == 3
+    assert report.images["items with several files to choose from"] == 1
+    note = next(note for note in report.notes if "several subfolders" in note)
+    assert "1 item has no image" in note
+    assert "i1: x/i1.png, y/i1.png" in note
+    assert note in json.loads((tmp_path / "tiny" / "convert_report.json").read_text())["notes"]
     assert any(
         note.startswith("3 items of the content file have no image") for note in report.notes
     )
+
+
+@pytest.mark.parametrize("items", [ITEMS, None])
+def test_images_of_which_none_can_be_used_are_noted(tmp_path, items):
+    raw = make_source(tmp_path / "a", items=items, images=("i_1", "i_2"))
+    report = convert_folder(raw, tmp_path / "tiny")
+    assert any(
+        "none of the 2 image files belongs to an item" in note
+        and "i_1.png" in note
+        and "i1" in note
+        and "<item>.png" in note
+        for note in report.notes
+    )
+    assert report.images == {
+        "items with one": 0, "items without": 4, "files that no item uses": 2,
+    }  # fmt: skip
+    text = INTERACTIONS.replace("i9", "i1").replace("i2", "i1").replace("i3", "i1")
+    raw = make_source(tmp_path / "b", text, items, images=("x/i1", "y/i1"))
+    report = convert_folder(raw, tmp_path / "tiny2")
+    assert any("(i1: x/i1.png, y/i1.png)" in note for note in report.notes)
+    assert not any("none of the" in note for note in report.notes)
+
+
+def test_an_item_without_a_row_and_with_several_images_is_noted(tmp_path):
+    raw = make_source(tmp_path / "raw", images=("i1", "x/i9", "y/i9"))
+    report = convert_folder(raw, tmp_path / "tiny")
+    assert any("(i9: x/i9.png, y/i9.png)" in note for note in report.notes)
+
+
+def test_a_column_that_names_several_files(tmp_path):
+    items = "item,image\na,cover.png\nb,cover\nc,x/cover.png\n"
+    raw = make_source(tmp_path / "raw", items=items, images=("x/cover", "y/cover"))
+    report = convert_folder(raw, tmp_path / "tiny")
+    notes = " ".join(report.notes)
+    assert "1 item has no image because files of its name lie in several subfolders" in notes
+    assert "(b: x/cover.png, y/cover.png)" in notes
+    assert "1 items name an image file that is not there (a: cover.png)" in notes
+
+
+def test_items_known_only_by_an_image_are_counted(tmp_path):
+    raw = make_source(tmp_path / "raw", items="item,title\ni1,A\n")
+    report = convert_folder(raw, tmp_path / "tiny")
+    assert report.item_rows == {"read": 1, "added: an image but no row in the item table": 2}
+    assert report.missing_text == {"title": 2}
+    assert any("2 items have an image but no row in the item table" in n for n in report.notes)
 
 
 def test_images_without_an_item_table(tmp_path):
@@ -505,6 +589,10 @@ def test_images_without_an_item_table(tmp_path):
         (b'user,item\n"u",i\n"u",caf\xe9\n', ["line 3", "UTF-8"]),
         ("user,item\n", ["not one row"]),
         ("user\nu\n", ["line 1", "no separator"]),
+        ("", ["interactions.csv: the file is empty", "names the columns"]),
+        ("\nuser,item\nu,i\n", ["interactions.csv: line 1 is empty"]),
+        ('user,item\nu,i\nu,"a\tb"\n', ["raw/interactions.csv line 3", '"item"', r"'a\tb'"]),
+        ('user,item\n"u\nv",i\n', ["raw/interactions.csv line 2", '"user"', r"'u\nv'"]),
         ("user,item,user\nu,i,v\n", ['"user" stands twice']),
         ("who,item\nu,i\n", ["looks like the user", "who, item", "--user-field"]),
         ("196,242,3\n186,302,3\n", ["looks like the user", "line with the names"]),
@@ -518,6 +606,13 @@ def test_bad_tables_are_named(tmp_path, text, parts):
     assert not (tmp_path / "tiny").exists()
 
 
+def test_an_item_with_a_tab_is_named_in_its_table(tmp_path):
+    raw = make_source(tmp_path / "raw", items='item,title\ni1,A\n"a\tb",B\n', images=())
+    text = failure(DataError, raw, tmp_path / "tiny")
+    assert f"{raw / 'items.csv'} line 3" in text
+    assert r"'a\tb'" in text
+
+
 def test_a_broken_parquet_file(tmp_path):
     write(tmp_path / "raw" / "interactions.parquet", gzip.compress(b"x"))
     assert "not a readable parquet" in failure(DataError, tmp_path / "raw", tmp_path / "tiny")
@@ -527,7 +622,9 @@ def test_missing_and_ambiguous_sources(tmp_path, source):
     out = tmp_path / "tiny"
     assert "no such folder" in failure(DataError, tmp_path / "nowhere", out)
     assert 'Did you mean "user"?' in failure(DataError, source, out, user_field="usr")
-    assert "not found" in failure(DataError, source, out, items="itms.csv")
+    text = failure(DataError, source, out, items="itms.csv")
+    assert f'--items: the file "itms.csv" was not found in the input folder {source}' in text
+    assert 'Did you mean "items.csv"? The folder holds interactions.csv, items.csv.' in text
     assert "no such folder (--images)" in failure(DataError, source, out, images="imgs")
     write(source / "ratings.csv", INTERACTIONS)
     text = failure(DataError, source, out)
@@ -561,7 +658,8 @@ def test_output_in_use(tmp_path, source):
     assert (out / "thesis.tex").read_text() == "years of work"
     for place in (source, source.parent):
         assert "holds the source" in failure(DataError, source, place, overwrite=True)
-    assert "is a file" in failure(DataError, source, out / "thesis.tex")
+    for place in (out / "thesis.tex", out / "thesis.tex" / "a" / "b"):
+        assert "thesis.tex is a file" in failure(DataError, source, place)
 
 
 def test_overwrite_replaces_all_and_leaves_no_traces(tmp_path, source):
@@ -575,6 +673,41 @@ def test_overwrite_replaces_all_and_leaves_no_traces(tmp_path, source):
     assert read_content(out / "tiny.content").columns["title"] == ["New"]
     assert not (out / "images" / "i2.png").exists()
     assert [entry.name for entry in out.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("file", "listed"),
+    [
+        ("minilm.npy", "minilm.npy (new)"),
+        ("images/mine.png", "images/ (files added or removed)"),
+        ("tiny.yaml", "tiny.yaml"),
+        ("tiny.content", "tiny.content"),
+    ],
+)
+def test_overwrite_stops_at_what_others_put_there(tmp_path, source, file, listed):
+    out = tmp_path / "tiny"
+    convert_folder(source, out)
+    write(out / file, "precious")
+    write(out / ".DS_Store", "of a file manager")
+    text = failure(DataError, source, out, overwrite=True)
+    assert f"changed since the conversion: {listed}. Move it away" in text
+    assert (out / file).read_text() == "precious"
+    (out / file).unlink()
+    convert_folder(source, out, overwrite=True)
+
+
+def test_overwrite_with_the_report_of_an_earlier_version(tmp_path, source):
+    out = tmp_path / "tiny"
+    convert_folder(source, out)
+    report = json.loads((out / "convert_report.json").read_text())
+    del report["files"]
+    write(out / "convert_report.json", json.dumps(report))
+    convert_folder(source, out, overwrite=True)
+    write(out / "convert_report.json", json.dumps(report))
+    write(out / "minilm.npy", "precious")
+    assert "minilm.npy" in failure(DataError, source, out, overwrite=True)
+    write(out / "convert_report.json", "[]")
+    assert "no report of a conversion" in failure(DataError, source, out, overwrite=True)
 
 
 @pytest.mark.parametrize("step", ["write_inter", "place_images", "_write_yaml"])
@@ -624,7 +757,9 @@ def test_command_line(tmp_path, source, capsys):
     words = ["folder", "--input", source, "--output", out, "--min-user-inter=2", "--name=mine"]
     assert convert.run(parse(*words)) == 0
     assert read_inter(out / "mine.inter").height == 4
-    assert "interactions kept" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "interactions kept" in printed.out
+    assert printed.err == ""  # no progress bars where stderr is no terminal
 
 
 def test_unknown_sources_are_config_errors(tmp_path):

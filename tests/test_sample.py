@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from PIL import Image
 from transformers import AutoTokenizer
 
@@ -22,6 +23,7 @@ from recbole_morec.sample.oracles import (
     ranks_of_targets,
     topic_factor,
 )
+from recbole_morec.sample.settings import sample_settings
 from recbole_morec.sample.titles import SHARED_WORDS, TOPIC_WORDS, make_title
 from recbole_morec.sample.wordpiece import make_tokenizer
 from recbole_morec.sample.world import CELLS, COLOURS, LAUNCH, SHAPES, TOPICS, Taste, make_world
@@ -57,7 +59,9 @@ def small(tmp_path_factory):
 def test_files_are_named_after_the_folder(small):
     folder, facts, _ = small
     names = {path.name for path in folder.iterdir()}
-    assert names == {"tiny.inter", "tiny.content", "images", "tokenizer", "world.json"}
+    assert names == {
+        *("tiny.inter", "tiny.content", "tiny.yaml", "images", "tokenizer", "world.json"),
+    }
     assert json.loads((folder / "world.json").read_text()) == json.loads(json.dumps(facts))
 
 
@@ -122,6 +126,59 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"not empty.*mine\.txt.*--overwrite"):
         make_sample(tmp_path, n_items=120, n_users=200)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_overwrite_replaces_a_sample_and_nothing_else(tmp_path):
+    mine = tmp_path / "mine"
+    for file in ("mine.inter", "mine.content", "images/i1.jpg"):
+        (mine / file).parent.mkdir(parents=True, exist_ok=True)
+        (mine / file).write_text("precious")
+    with pytest.raises(DataError, match=r"mine: --overwrite .* no world\.json.*another --output"):
+        make_sample(mine, n_items=100, n_users=20, overwrite=True)
+    tiny = tmp_path / "tiny"
+    make_sample(tiny, n_items=100, n_users=20)
+    (tiny / "minilm.npy").write_text("precious")
+    with pytest.raises(DataError, match=r"no part of the sample: minilm\.npy\. Move"):
+        make_sample(tiny, n_items=100, n_users=20, overwrite=True)
+    assert {*contents(mine).values(), contents(tiny)["minilm.npy"]} == {b"precious"}
+
+
+def test_a_failed_sample_leaves_the_old_state(tmp_path, monkeypatch):
+    make_sample(tmp_path / "tiny", n_items=100, n_users=20)
+    before = contents(tmp_path)
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("recbole_morec.sample.write.write_inter", fail)
+    for name, overwrite in (("tiny", True), ("fresh", False)):
+        with pytest.raises(OSError, match="disk full"):
+            make_sample(tmp_path / name, seed=1, n_items=100, n_users=20, overwrite=overwrite)
+    assert contents(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "a").write_text("precious")
+    for folder in (tmp_path / "a", tmp_path / "a" / "b" / "c"):
+        with pytest.raises(DataError, match=r"/a is a file; --output must name a folder"):
+            make_sample(folder, n_items=100, n_users=20)
+
+
+def test_the_folder_that_a_link_names_is_replaced(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "tiny")
+    make_sample(tmp_path / "link", n_items=100, n_users=20)
+    make_sample(tmp_path / "link", n_items=100, n_users=20, overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "tiny" / "tiny.inter").is_file()
+
+
+def test_a_sample_made_elsewhere_has_its_settings(small):
+    folder, _, _ = small
+    settings = yaml.safe_load((folder / "tiny.yaml").read_text())
+    assert settings["objective"] == "in_batch"
+    assert "--dataset=tiny\n" in (folder / "tiny.yaml").read_text()
 
 
 def test_the_dataset_yaml_is_kept_and_a_larger_sample_leaves_nothing_behind(tmp_path):
@@ -254,6 +311,12 @@ bundled = pytest.mark.skipif(not BUNDLED.exists(), reason="the bundled sample is
 def pixelrec():
     written = json.loads((BUNDLED / "world.json").read_text(encoding="utf-8"))
     return written, make_world(written["seed"], written["items"], written["users"])
+
+
+@bundled
+def test_the_bundled_settings_are_those_of_the_code():
+    text = (BUNDLED / "pixelrec.yaml").read_text(encoding="utf-8")
+    assert sample_settings("pixelrec") == text
 
 
 @bundled

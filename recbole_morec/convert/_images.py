@@ -29,7 +29,8 @@ class ImageFiles:
         self.root = root
         self.source = source
         self.paths: set[str] = set()
-        self._by_stem: dict[str, str | None] = {}
+        self._by_stem: dict[str, str] = {}
+        self._several: dict[str, tuple[str, str]] = {}
         for folder, folders, names in os.walk(root):
             folders.sort()
             for name in sorted(names, key=_preference):
@@ -40,13 +41,17 @@ class ImageFiles:
         self.paths.add(path.as_posix())
         for stem in {path.with_suffix("").as_posix(), path.stem}:
             known = self._by_stem.setdefault(stem, path.as_posix())
-            if known is not None and Path(known).parent != path.parent:
+            if Path(known).parent != path.parent:
                 # Two folders have such a file: no telling which one is meant.
-                self._by_stem[stem] = None
+                self._several.setdefault(stem, (known, path.as_posix()))
 
     def of_item(self, token: str) -> str | None:
         """Return the file ``<token>.jpg`` (or png, ...), relative to the root."""
-        return self._by_stem.get(token)
+        return None if token in self._several else self._by_stem.get(token)
+
+    def several(self, name: str) -> tuple[str, str] | None:
+        """Return two files in different folders that both bear this name, if there are such."""
+        return self._several.get(name)
 
     def of_value(self, value: str) -> str | None:
         """Return the file that a table names: by path, with or without suffix or leading folder."""
@@ -57,7 +62,12 @@ class ImageFiles:
         for candidate in (path, inside):
             if candidate in self.paths:
                 return candidate
-        return self._by_stem.get(path) or self._by_stem.get(inside)
+        return self.of_item(path) or self.of_item(inside)
+
+
+def _hidden(progress: bool) -> bool | None:
+    """The value of tqdm's ``disable``: ``None`` hides a bar where stderr is no terminal."""
+    return None if progress else True
 
 
 def _preference(name: str) -> tuple[int, str]:
@@ -80,7 +90,7 @@ def verify_images(root: Path, files: Iterable[str], progress: bool) -> dict[str,
         return bad
 
     bad: dict[str, str] = {}
-    bar = tqdm(total=len(files), desc="checking images", disable=not progress, leave=False)
+    bar = tqdm(total=len(files), desc="checking images", disable=_hidden(progress), leave=False)
     with bar, ThreadPoolExecutor(usable_cpus()) as pool:
         for block, found in zip(blocks, pool.map(look, blocks), strict=True):
             bad |= found
@@ -98,7 +108,7 @@ def place_images(files: Mapping[str, Path], folder: Path, link: bool, progress: 
         progress: show a progress bar.
     """
     label = "linking images" if link else "copying images"
-    bar = tqdm(files.items(), label, unit="image", disable=not progress, leave=False)
+    bar = tqdm(files.items(), label, unit="image", disable=_hidden(progress), leave=False)
     for name, source in bar:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
 from recbole_morec.convert._images import ImageFiles
-from recbole_morec.convert._tables import Table, plain_name
+from recbole_morec.convert._tables import Table, ids_of, plain_name
 from recbole_morec.convert.report import Report
 from recbole_morec.data.atomic import ContentTable
 
@@ -65,9 +66,18 @@ def build_content(
         if token not in known and images is not None and images.of_item(token) is not None
     ]
     if not tokens and not added:
+        _find_images(list(interacted), [], [], images, report)
         return None, {}
+    if added and table is not None:
+        report.item_rows["added: an image but no row in the item table"] = len(added)
+        report.notes.append(
+            f"{len(added)} items have an image but no row in the item table; their texts are empty."
+        )
     named = _image_column(columns, images, report)
-    files = _find_images(tokens + added, columns.pop(named) if named else [], images, report)
+    values = columns.pop(named) if named else []
+    had = known.union(added)
+    others = [token for token in interacted if token not in had]
+    files = _find_images(tokens + added, values, others, images, report)
 
     content = ContentTable({}, tokens + added, {}, ITEM_FIELD)
     for name, values in columns.items():
@@ -112,7 +122,7 @@ def _usable_rows(table: Table, item_column: str, removed: set[str], report: Repo
         for name, empty in zip(frame.columns, blank, strict=True)
     )
     # The item's own column keeps what looks like a missing number: "nan" may be an id.
-    item = table.frame[item_column].str.strip_chars().replace("", None).alias("item")
+    item = ids_of(table, item_column).alias("item")
     frame = frame.drop(item_column)
     if "item" in frame.columns:
         frame = frame.rename({"item": "item_text"})
@@ -160,27 +170,55 @@ def _image_column(
 
 
 def _find_images(
-    tokens: list[str], values: list[str | None], images: ImageFiles | None, report: Report
+    tokens: list[str],
+    values: list[str | None],
+    others: list[str],
+    images: ImageFiles | None,
+    report: Report,
 ) -> dict[str, str]:
     if images is None:
         return {}
     values = values + [None] * (len(tokens) - len(values))
     files: dict[str, str] = {}
     lost: list[str] = []
+    # Items with no row of their own, which one image alone would have given them.
+    several = [f"{token}: {', '.join(pair)}" for token in others if (pair := images.several(token))]
     for token, value in zip(tokens, values, strict=True):
         file = images.of_value(value) if value is not None else None
-        if value is not None and file is None:
-            lost.append(f"{token}: {value}")
         file = file or images.of_item(token)
+        pair = (images.several(value) if value is not None else None) or images.several(token)
         if file is not None:
             files[token] = file
+        elif pair is not None:
+            several.append(f"{token}: {', '.join(pair)}")
+        if value is not None and pair is None and images.of_value(value) is None:
+            lost.append(f"{token}: {value}")
     if lost:
-        shown = ", ".join(lost[:_EXAMPLES]) + (", ..." if len(lost) > _EXAMPLES else "")
-        report.notes.append(f"{len(lost)} items name an image file that is not there ({shown}).")
+        report.notes.append(
+            f"{len(lost)} items name an image file that is not there ({_first(lost, ', ')})."
+        )
     report.images["items with one"] = len(files)
     report.images["items without"] = len(tokens) - len(files)
     report.images["files that no item uses"] = len(images.paths - set(files.values()))
+    if several:
+        report.images["items with several files to choose from"] = len(several)
+        report.notes.append(
+            f"{len(several)} {'item has' if len(several) == 1 else 'items have'} no image because "
+            f"files of its name lie in several subfolders ({_first(several, '; ')}). Name the file "
+            'with its subfolder in a column "image" of the item table, or keep one of them.'
+        )
+    elif images.paths and not files:
+        example = min(images.paths)
+        report.notes.append(
+            f"{images.root}: none of the {len(images.paths):,} image files belongs to an item "
+            f'(files such as {example}; items such as "{tokens[0]}"). Call them '
+            f'<item>{Path(example).suffix}, or name them in a column "image" of the item table.'
+        )
     return files
+
+
+def _first(found: list[str], separator: str) -> str:
+    return separator.join(found[:_EXAMPLES]) + (separator + "..." if found[_EXAMPLES:] else "")
 
 
 def _kind(name: str, values: list[str | None]) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -13,6 +15,8 @@ import yaml
 from recbole_morec.errors import DataError
 
 REPORT_FILE = "convert_report.json"
+
+_DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def check_output(output: Path, source: Path, overwrite: bool) -> None:
@@ -22,8 +26,7 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
         raise DataError(
             f"{output}: the output folder is or holds the source {source}. Choose another --output."
         )
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output}: is a file; --output must name a folder.")
+    check_folder(output)
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not overwrite:
@@ -36,12 +39,90 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
             f"{output}: --overwrite replaces only a folder that a conversion wrote, and this one "
             f"has no {REPORT_FILE}. Delete it yourself, or choose another --output."
         )
+    if foreign := _changed_since(output):
+        raise DataError(
+            f"{output}: --overwrite would delete what was put there or changed since the "
+            f"conversion: {shortened(foreign)}. Move it away (settings of your own can be given "
+            "with --config_files), or choose another --output."
+        )
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a dataset folder but its report; of ``images/`` of the names only.
+
+    Looking at names finds images that were put there, without reading every image again.
+    """
+    found: dict[str, str] = {}
+    images = []
+    for path in sorted(files_below(folder)):
+        name = path.relative_to(folder).as_posix()
+        if name.startswith("images/"):
+            images.append(name)
+        elif name != REPORT_FILE:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    if images:
+        names = "\n".join(images)
+        found["images/"] = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+    return found
+
+
+def _changed_since(output: Path) -> list[str]:
+    """What in the folder is not as the conversion left it; a deleted file does not count."""
+    try:
+        report = json.loads((output / REPORT_FILE).read_text(encoding="utf-8"))
+        name, written = report["name"], report.get("files")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise DataError(
+            f"{output / REPORT_FILE}: is no report of a conversion. Delete the folder yourself, or "
+            "choose another --output."
+        ) from None
+    now = fingerprints(output)
+    if written is None:  # an earlier version's report, which tells the names only
+        usual = {f"{name}.inter", f"{name}.content", f"{name}.yaml", "images/"}
+        return sorted(now.keys() - usual)
+    changed = []
+    for file, digest in now.items():
+        if file not in written:
+            changed.append(f"{file} (new)")
+        elif written[file] != digest:
+            changed.append(file if file != "images/" else "images/ (files added or removed)")
+    return changed
+
+
+def check_folder(output: Path) -> None:
+    """Raise a DataError if ``output`` cannot be a folder: it or one above it is a file."""
+    for path in (output, *output.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise DataError(
+                    f"{output}: {path} is a file; --output must name a folder, and all above it "
+                    "must be folders. Choose another --output."
+                )
+            return
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and its subfolders, without what file managers leave there."""
+    return [
+        Path(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name not in _DESKTOP_FILES
+    ]
+
+
+def shortened(names: Iterable[str], most: int = 5) -> str:
+    """The first few names in order, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @contextlib.contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``output`` that takes its place if all went well."""
-    output = output.absolute()
+    output = output.resolve()  # of a symbolic link, the folder that it names is replaced
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")

@@ -14,7 +14,6 @@ from recbole_morec.data._atomic_lines import (
     check_lines,
     check_utf8,
     decode_line,
-    existing,
     wrong_columns,
 )
 from recbole_morec.data.atomic import CONTENT_TYPES, INTER_TYPES, read_content, read_header
@@ -22,6 +21,8 @@ from recbole_morec.errors import DataError, suggest
 
 _SEPARATORS = ",\t;|"
 _NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+# What programs write for a missing value. Not "nan": it is an id in some data sets.
+_MISSING = ("", "None", "null", "NULL", "N/A", "<NA>")
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
@@ -66,8 +67,16 @@ def find_file(
         DataError: the given file is not there, or several files fit.
     """
     if given is not None:
-        inside = folder / given
-        return inside if inside.is_file() else existing(Path(given))
+        for path in (folder / given, Path(given)):
+            if path.is_file():
+                return path
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        held = ", ".join(names[:10]) + (", ..." if names[10:] else "")
+        raise DataError(
+            f'{flag}: the file "{given}" was not found in the input folder {folder}.'
+            f"{suggest(given, names)} The folder holds {held or 'no files'}. Name one of them, or "
+            "give the whole path."
+        )
     fitting = [
         path
         for path in sorted(folder.iterdir())
@@ -109,12 +118,40 @@ def read_table(path: Path) -> Table:
     return table
 
 
+def without_missing(column: pl.Series) -> pl.Series:
+    """A column of ids or times without blanks around them, null where the value is missing."""
+    return column.str.strip_chars().replace(list(_MISSING), None)
+
+
+def ids_of(table: Table, column: str) -> pl.Series:
+    """A column of users or items without blanks around them, null where the id is missing.
+
+    Raises:
+        DataError: an id holds a tab or a line break.
+    """
+    ids = without_missing(table.frame[column])
+    broken = ids.str.contains(r"[\t\n\r]").fill_null(False)
+    if broken.any():
+        row = broken.arg_max()
+        raise DataError(
+            f'{table.path} {table.place(row)}: the column "{column}" holds {ids[row]!r}; an id '
+            "cannot hold a tab or a line break. Rename it in this file."
+        )
+    return ids
+
+
 # --- text ---------------------------------------------------------------------------------------
 
 
 def _read_text(path: Path) -> Table:
     with path.open("rb") as file:
         first = decode_line(file.readline(), path, 1).removeprefix("\ufeff").rstrip("\r\n")
+        more = bool(file.read(1))
+    if not first.strip():
+        raise DataError(
+            f"{path}: {'line 1' if more else 'the file'} is empty. The first line names the "
+            "columns, separated by comma, tab, semicolon or bar; the rows stand below it."
+        )
     separator = max(_SEPARATORS, key=first.count)
     if separator not in first:
         raise DataError(

@@ -17,8 +17,21 @@ import polars as pl
 from recbole_morec.convert._images import SUFFIXES, ImageFiles, place_images, verify_images
 from recbole_morec.convert._interactions import check_duplicates_choice, clean_interactions
 from recbole_morec.convert._items import IMAGE_FIELD, ITEM_FIELD, build_content, default_text_fields
-from recbole_morec.convert._output import REPORT_FILE, check_output, new_folder, write_settings
-from recbole_morec.convert._tables import Table, find_column, find_file, need_column, read_table
+from recbole_morec.convert._output import (
+    REPORT_FILE,
+    check_output,
+    fingerprints,
+    new_folder,
+    write_settings,
+)
+from recbole_morec.convert._tables import (
+    Table,
+    find_column,
+    find_file,
+    ids_of,
+    need_column,
+    read_table,
+)
 from recbole_morec.convert._times import parse_times
 from recbole_morec.convert.report import Report
 from recbole_morec.data.atomic import write_content, write_inter
@@ -85,7 +98,7 @@ def convert_folder(
         images: folder of images, relative to ``input``; default found by name. May be absent.
         user_field, item_field, time_field: columns of the source; default found by name. Without a
             time, the order of the rows is the time: ``timestamp`` is the row's position.
-        overwrite: replace an earlier conversion.
+        overwrite: replace an earlier conversion, if nobody has changed its folder since.
         min_user_inter, min_item_inter: drop users and items with fewer interactions, repeated until
             none is left (k-core).
         duplicates: what becomes of rows with the same user and item: ``keep``, ``first``, ``last``
@@ -134,7 +147,9 @@ def convert_folder(
         item_table, item_column, interacted, removed if report.core else set(), files, report
     )
     if content is None:
-        report.notes.append("There is no item table and no image: no .content file was written.")
+        report.notes.append(
+            "There is no item table and no image of an item: no .content file was written."
+        )
     elif report.items_without_content:
         report.notes.append(
             f"{report.items_without_content} items with interactions have no row in the content "
@@ -162,6 +177,7 @@ def convert_folder(
             wanted = {file: files.root / file for file in sorted(set(used.values()))}
             place_images(wanted, folder / "images", link_images == "link", progress)
         _write_yaml(folder / f"{name}.yaml", report, content)
+        report.files = fingerprints(folder)
         (folder / REPORT_FILE).write_text(
             json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -277,8 +293,8 @@ def _interaction_frame(
         report.detected["time column"] = f"{time} ({form})"
     frame = pl.DataFrame(
         {
-            "user": table.frame[user].str.strip_chars().replace("", None),
-            "item": table.frame[item].str.strip_chars().replace("", None),
+            "user": ids_of(table, user),
+            "item": ids_of(table, item),
             "time": times,
             "row": pl.Series(range(table.frame.height), dtype=pl.Int64),
         }

@@ -38,6 +38,8 @@ class Report:
         images: images used, missing and bad, and files that no item uses.
         bad_images: the bad ones: item, file, reason.
         notes: everything else that a reader should know.
+        files: file of the output -> SHA-256 of its bytes; ``images/`` -> of the names in it. So a
+            later conversion can tell whether someone has changed the folder since.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Report:
     images: dict[str, int] = field(default_factory=dict)
     bad_images: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able values."""

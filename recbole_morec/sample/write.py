@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,16 +12,21 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from recbole_morec.convert._output import check_folder, files_below, new_folder, shortened
 from recbole_morec.data.atomic import ContentTable, write_content, write_inter
 from recbole_morec.errors import DataError
 from recbole_morec.randomness import stream
 from recbole_morec.sample.covers import draw_cover, encode_jpeg
 from recbole_morec.sample.oracles import oracle_figures
+from recbole_morec.sample.settings import sample_settings
 from recbole_morec.sample.titles import make_title
 from recbole_morec.sample.wordpiece import make_tokenizer, save_tokenizer
 from recbole_morec.sample.world import CLUSTERS, COLOURS, SHAPES, TOPICS, World, make_world
 
 SEED = 2026
+FACTS_FILE = "world.json"
+
+_TOKENIZER_FILES = ("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json")
 
 
 def make_sample(
@@ -32,37 +39,47 @@ def make_sample(
     """Write the sample dataset into `folder`, whose name is the dataset's name.
 
     Writes `<name>.inter` (in no particular order), `<name>.content` (a title and a cover per item),
-    `images/*.jpg`, `tokenizer/` and `world.json` (how the world was made and what ideal
-    recommenders get in it). A `<name>.yaml` that is there already is left alone. Equal arguments
-    give equal files, byte for byte (covers: under the same Pillow).
+    `images/*.jpg`, `tokenizer/`, `world.json` (how the world was made and what ideal recommenders
+    get in it) and `<name>.yaml` (settings that suit it; one that is there already is left alone).
+    All is written beside the folder and renamed at the end, so that a failure leaves the old state.
+    Equal arguments give equal files, byte for byte (covers: under the same Pillow).
 
     Args:
         folder: where to write; made if it is not there.
         seed: of the world, the covers, the titles and the order of the rows.
         n_items, n_users: at least 100 and 20.
-        overwrite: replace a sample that is in the folder.
+        overwrite: replace a sample that is in the folder, and nothing else.
 
     Returns:
         The content of `world.json`.
 
     Raises:
-        DataError: the folder holds something already and `overwrite` is False, or the sizes are
-            too small.
+        DataError: the folder holds something already and `overwrite` is False, it holds anything
+            but an earlier sample, or the sizes are too small.
     """
     folder = Path(folder)
     try:
         world = make_world(seed, n_items, n_users)
     except ValueError as error:
         raise DataError(f"Cannot make the sample dataset: {error}.") from error
-    _make_room(folder, overwrite)
+    _check_room(folder, overwrite)
     name = folder.resolve().name
+    with new_folder(folder) as temporary:
+        facts = _write(world, name, temporary)
+        settings = folder / f"{name}.yaml"
+        if settings.is_file():
+            shutil.copy2(settings, temporary)
+    return facts
 
+
+def _write(world: World, name: str, folder: Path) -> dict:
+    """Write all files of the sample into an empty folder; return what `world.json` says."""
     _write_covers(world, folder / "images")
     titles = [
-        make_title(_generator(seed, "title", item), int(world.topic[item]))
-        for item in range(n_items)
+        make_title(_generator(world.seed, "title", item), int(world.topic[item]))
+        for item in range(world.n_items)
     ]
-    tokens = [f"i{item}" for item in range(n_items)]
+    tokens = [f"i{item}" for item in range(world.n_items)]
     covers = [f"images/{token}.jpg" for token in tokens]
     table = ContentTable(
         fields={"title": "text", "cover": "image"},
@@ -75,7 +92,9 @@ def make_sample(
 
     facts = sample_facts(world, mean_colours(folder, covers))
     text = json.dumps(facts, indent=2) + "\n"
-    (folder / "world.json").write_text(text, encoding="utf-8", newline="\n")
+    (folder / FACTS_FILE).write_text(text, encoding="utf-8", newline="\n")
+    settings = sample_settings(name)
+    (folder / f"{name}.yaml").write_text(settings, encoding="utf-8", newline="\n")
     return facts
 
 
@@ -143,26 +162,29 @@ def _shuffled_rows(world: World) -> pl.DataFrame:
     )
 
 
-def _make_room(folder: Path, overwrite: bool) -> None:
-    """Make the folder; refuse what is in it, or with `overwrite` remove an earlier sample."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _check_room(folder: Path, overwrite: bool) -> None:
+    """Raise a DataError if the folder holds anything but its yaml or a sample to be replaced."""
+    check_folder(folder)
     name = folder.resolve().name
-    found = sorted(entry.name for entry in folder.iterdir() if entry.name != f"{name}.yaml")
+    found = {path.relative_to(folder).as_posix() for path in files_below(folder)}
+    found.discard(f"{name}.yaml")
     if not found:
         return
     if not overwrite:
         raise DataError(
-            f"{folder} is not empty: it holds {', '.join(found[:3])}"
-            f"{' and more' if len(found) > 3 else ''}. Name another folder, or replace the "
-            "sample in it with overwrite=True (recbole-morec sample --overwrite)."
+            f"{folder} is not empty: it holds {shortened(found)}. Name another folder, or replace "
+            "the sample in it with overwrite=True (recbole-morec sample --overwrite)."
         )
-    for cover in (folder / "images").glob("i*.jpg"):
-        cover.unlink()
-    for file in (
-        f"{name}.inter",
-        f"{name}.content",
-        "world.json",
-        "tokenizer/tokenizer.json",
-        "tokenizer/tokenizer_config.json",
-    ):
-        (folder / file).unlink(missing_ok=True)
+    if FACTS_FILE not in found:
+        raise DataError(
+            f"{folder}: --overwrite replaces only an earlier sample, and this folder has no "
+            f"{FACTS_FILE}. It holds {shortened(found)}. Delete it yourself, or name another "
+            "--output."
+        )
+    ours = {f"{name}.inter", f"{name}.content", FACTS_FILE, *_TOKENIZER_FILES}
+    foreign = {file for file in found - ours if not re.fullmatch(r"images/i\d+\.jpg", file)}
+    if foreign:
+        raise DataError(
+            f"{folder}: --overwrite would delete files that are no part of the sample: "
+            f"{shortened(foreign)}. Move them away, or name another --output."
+        )
