@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from conftest import write_world
 from PIL import Image
@@ -72,6 +73,10 @@ def failed(outcome, *words):
         (["--clip_grad_norm={norm: 1}"], ["clip_grad_norm", "max_norm"]),
         (["--truncate_history=2"], ["truncate_history=2"]),
         (["--catalogue=content", "--ITEM_ID_FIELD=sku"], ["sku"]),
+        (["--item_encoder=a/b/c"], ["'a/b/c'", "organisation/model"]),
+        (["--item_encoder=bert-base-uncased"], ["transformers:NAME"]),
+        (["--item_encoder=tiny_vit#text"], ["tiny_vit reads image only"]),
+        (["--item_encoder=text", "--tokenizer=nope"], ["tokenizer", "nope", "dataset's folder"]),
     ],
 )
 def test_settings(copy, command, flags, words):
@@ -196,6 +201,27 @@ def test_odd_titles_lose_nothing(copy, command, text):
     assert status == 0, log
     if len(text) > 1000:
         assert "1 cut at 30 tokens" in log
+
+
+def test_texts_that_are_all_empty(copy, command):
+    content = copy / "colours.content"
+    header, *rows = content.read_text().splitlines()
+    empty = ["\t".join([row.split("\t")[0], "", row.split("\t")[2]]) for row in rows]
+    content.write_text("\n".join([header, *empty]) + "\n")
+    failed(command(model="MoRec"), "['title']", "empty")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.parquet", "a.safetensors"])
+def test_damaged_features(copy, command, name):
+    (copy / name).write_bytes(b"nonsense")
+    (copy / "a.tokens.txt").write_text("red0\n")
+    failed(command("--item_encoder=features", f"--features={name}"), name, "cannot be read")
+
+
+def test_features_are_never_unpickled(copy, command):
+    np.save(copy / "a.npy", np.array([{"red0": 1}], dtype=object), allow_pickle=True)
+    (copy / "a.tokens.txt").write_text("red0\n")
+    failed(command("--item_encoder=features", "--features=a.npy"), "a.npy", "cannot be read")
 
 
 def test_no_content_file(copy, command):
