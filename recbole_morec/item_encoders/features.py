@@ -70,15 +70,7 @@ def read_features(path: Path) -> tuple[list[str], np.ndarray]:
     readers = {".npy": _read_npy, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise DataError(f"features: {path} is none of {', '.join(readers)}.")
-    try:
-        tokens, matrix = readers[path.suffix](path)
-    except DataError:
-        raise
-    except Exception as error:  # each library has its own errors for a damaged file
-        raise DataError(
-            f"features: {path} cannot be read as numbers ({type(error).__name__}: {error}). Write "
-            "it anew: one row of numbers per item."
-        ) from error
+    tokens, matrix = readers[path.suffix](path)
     if matrix.ndim != 2 or matrix.shape[0] != len(tokens):
         raise DataError(
             f"features: {path} has shape {matrix.shape} and {len(tokens)} item tokens; it needs "

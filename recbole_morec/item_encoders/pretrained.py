@@ -87,16 +87,9 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
 def cached_hub_file(repo_id: str, names: tuple[str, ...]) -> str | None:
     """Return the path of the first of ``names`` in this machine's hub cache, or None."""
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
     for name in names:
-        try:
-            path = try_to_load_from_cache(repo_id, name)
-        except HFValidationError as error:
-            raise ConfigError(
-                f"{repo_id!r} is neither a local folder nor the id of a model on the hub, which is "
-                f"written organisation/model ({error})."
-            ) from error
+        path = try_to_load_from_cache(repo_id, name)
         if isinstance(path, str):
             return path
     return None

@@ -150,10 +150,7 @@ def find_card(name: str, folder: Path | None = None) -> EncoderCard:
     """
     plain, _, tower = name.rpartition("#")
     if tower in ("image", "text") and plain:
-        card = find_card(plain, folder)
-        if card.modality not in (None, tower):
-            raise ConfigError(f"item_encoder {name!r}: {plain} reads {card.modality} only.")
-        return replace(card, name=name, modality=tower)
+        return replace(find_card(plain, folder), name=name, modality=tower)
     if name in _ALIASES:
         return _CARDS[_ALIASES[name]]
     prefix, _, rest = name.partition(":")
@@ -169,8 +166,7 @@ def find_card(name: str, folder: Path | None = None) -> EncoderCard:
         return _folder_card(name, found)
     import timm
 
-    hub = name.removeprefix("hf-hub:")
-    for model in (name, hub.removeprefix("timm/")):  # timm's hub ids are its model names
+    for model in (name, name.removeprefix("timm/")):  # timm's hub ids are its model names
         if timm.is_model(model):
             return _timm_card(name, model)
     if "/" in name and not name.startswith((".", "/", "~")):
@@ -193,8 +189,7 @@ def _unknown(name: str, timm_names: list[str]) -> str:
     hint = suggest(name, own) or suggest(name, timm_names)
     return (
         f"item_encoder {name!r} is not known.{hint} Known are: {', '.join(own)}; any timm image "
-        "model; a hub id (organisation/model, or transformers:NAME for an id without a slash) or "
-        "local folder of a transformers model."
+        "model; a hub id (organisation/model) or local folder of a transformers model."
     )
 
 

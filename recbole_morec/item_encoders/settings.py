@@ -36,7 +36,7 @@ _DEFAULTS: dict[str, Any] = {
     "transform": "native",
     "tokenizer": None,
     "text_fields": None,
-    "max_text_length": 30,
+    "max_text_length": 32,
     "features": None,
     "encoder_dropout": None,
     "batch_norm": "frozen",

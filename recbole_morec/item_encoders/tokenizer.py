@@ -26,14 +26,7 @@ def find_tokenizer(card: EncoderCard, settings: EncoderSettings, folder: Path) -
             if path.exists():
                 return _prepared(_read(path), str(path))
         named = EncoderCard(settings.tokenizer, "text", "transformers", settings.tokenizer)
-        try:
-            return _prepared(_read_model(named, "tokenizer"), settings.tokenizer)
-        except ConfigError as error:
-            raise ConfigError(
-                f"tokenizer: there is no {settings.tokenizer!r} in {folder}, nor is it a path, and "
-                "it cannot be had from the hub. Give a folder or tokenizer.json inside the "
-                "dataset's folder, a path, or a hub id."
-            ) from error
+        return _prepared(_read_model(named, "tokenizer"), settings.tokenizer)
     if card.model is not None:
         return _prepared(_read_model(card, "item_encoder"), card.name)
     if (folder / "tokenizer").exists():

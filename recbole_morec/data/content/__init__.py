@@ -127,11 +127,6 @@ def _open_texts(
     texts: list[str | None], fields: Sequence[str], need: Any, progress: bool
 ) -> TextReader:
     reader = TextReader(need.tokenizer, texts, need.max_length, progress)
-    if reader.empty == len(texts) - 1:
-        raise DataError(
-            f"text_fields={list(fields)}: the text of all {reader.empty} items is empty. Name a "
-            "field that holds text, or use another item encoder."
-        )
     _log.info(
         "Texts (%s): %d items, %d cut at %d tokens, %d empty.",
         ", ".join(fields),
