@@ -464,7 +464,7 @@ def test_missing_content_is_listed_or_blank(covers, caplog):
     with caplog.at_level(logging.INFO):
         reader = open_content(dataset, needs, make_config(missing_content="blank"))
     assert "(d)" in caplog.text
-    assert "0 cut at 8 tokens, 2 empty" in caplog.text
+    assert "0 cut at 8 tokens, 2 empty (c, d)" in caplog.text
     content = reader.fetch(np.array([2, 4, 3]))
     assert (content["image"][:2] == 128).all()
     assert close(content["image"][2, :, 4, 4].numpy(), BLUE)
@@ -472,6 +472,16 @@ def test_missing_content_is_listed_or_blank(covers, caplog):
     # Text alone: an empty cover is no concern.
     text_only = make_dataset(covers, cover=[None] * 3)
     open_content(text_only, needs[1:], make_config())
+
+
+def test_a_dataset_without_any_text_is_no_food_for_a_text_encoder(covers):
+    dataset = make_dataset(covers, title=[None, " ", ""])
+    dataset.content_path = covers / "shop.content"
+    need = TextNeed(make_tokenizer(), ("title",), 8)
+    for policy in ("error", "blank"):
+        with pytest.raises(DataError, match=r'shop\.content: all 3 items .*"title"'):
+            open_content(dataset, [need], make_config(missing_content=policy))
+    open_content(dataset, [TextNeed(make_tokenizer(), ("title", "tags"), 8)], make_config())
 
 
 def test_missing_files_stop_the_start(covers):

@@ -66,8 +66,8 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
 
     Raises:
         ConfigError: a field that does not exist or has another type; needs that contradict.
-        DataError: no content file; items without content (``missing_content: error``); images that
-            are missing or cannot be decoded (``bad_images: error``).
+        DataError: no content file; items without content (``missing_content: error``); no item
+            with a text; images that are missing or cannot be decoded (``bad_images: error``).
     """
     needs = list(needs)
     if not needs:
@@ -94,7 +94,9 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
         readers.append(_open_images(dataset, paths, image_need, config, progress))
     if text_need is not None:
         columns = [_by_item(dataset.content_rows, table.columns[name]) for name in text_fields]
-        readers.append(_open_texts(join_fields(columns), text_fields, text_need, progress))
+        texts = join_fields(columns)
+        _check_texts(dataset, texts, text_fields)
+        readers.append(_open_texts(dataset, texts, text_fields, text_need, progress))
     return ContentReader(readers)
 
 
@@ -124,16 +126,18 @@ def _open_images(
 
 
 def _open_texts(
-    texts: list[str | None], fields: Sequence[str], need: Any, progress: bool
+    dataset: Any, texts: list[str | None], fields: Sequence[str], need: Any, progress: bool
 ) -> TextReader:
     reader = TextReader(need.tokenizer, texts, need.max_length, progress)
+    empty = [str(dataset.item_tokens[item]) for item in reader.empty_items]
     _log.info(
-        "Texts (%s): %d items, %d cut at %d tokens, %d empty.",
+        "Texts (%s): %d items, %d cut at %d tokens, %d empty%s.",
         ", ".join(fields),
         len(texts) - 1,
         reader.truncated,
         need.max_length,
         reader.empty,
+        f" ({_first(empty)})" if empty else "",
     )
     return reader
 
@@ -262,6 +266,17 @@ def _check_missing(dataset: Any, table: ContentTable, image_field: str | None, p
             "converting, or set missing_content: blank to use a grey image and an empty text."
         )
     _log.warning("%s: they get a grey image and an empty text (missing_content: blank).", listed)
+
+
+def _check_texts(dataset: Any, texts: Sequence[str | None], fields: Sequence[str]) -> None:
+    if len(texts) > 1 and all(text is None for text in texts[1:]):
+        named = ", ".join(f'"{name}"' for name in fields)
+        file = getattr(dataset, "content_path", dataset.folder)
+        raise DataError(
+            f"{file}: all {len(texts) - 1} items have an empty text ({named}), so that a text "
+            "encoder has nothing to read. Convert the dataset with its texts, name other "
+            "text_fields, or use an image encoder."
+        )
 
 
 def _first(items: Sequence[str]) -> str:
