@@ -87,7 +87,7 @@ def test_an_unknown_tokenizer_names_its_key_and_cures(dataset, offline, name):
 
 @pytest.mark.parametrize("name", ["tiny_vit#text", "tiny_bert#image", "timm:resnet18#text"])
 def test_a_tower_that_is_not_there_is_refused(dataset, name):
-    with pytest.raises(ConfigError, match="has no (image|text) tower"):
+    with pytest.raises(ConfigError, match=r"has no (image|text) tower"):
         build(dataset, name, pretrained=False)
 
 

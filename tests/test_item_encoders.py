@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from recbole_morec.item_encoders import (
     registry,
 )
 from recbole_morec.item_encoders.features import read_features
-from recbole_morec.item_encoders.pooling import masked_mean
-from recbole_morec.item_encoders.projection import Projection
+from recbole_morec.item_encoders.pooling import POOLINGS, masked_mean
+from recbole_morec.item_encoders.projection import ACTIVATIONS, Projection
 from recbole_morec.item_encoders.settings import read_settings
 
 
@@ -307,6 +308,31 @@ def test_all_wrong_settings_are_reported_at_once():
     assert len(error.value.problems) == 4
     assert any('Did you mean "cls"' in problem for problem in error.value.problems)
     assert any("lora is not available yet" in problem for problem in error.value.problems)
+
+
+def test_defaults_and_limits_are_those_of_a_run():
+    import yaml
+
+    from recbole_morec.config import PROPERTIES
+    from recbole_morec.settings import Activation, MultimodalSettings, Pooling
+
+    assert set(get_args(Pooling)) == set(POOLINGS)
+    assert set(get_args(Activation)) == set(ACTIVATIONS)
+
+    run = yaml.safe_load((PROPERTIES / "multimodal.yaml").read_text(encoding="utf-8"))
+    own = vars(read_settings({}, "image"))
+    shared = own.keys() & MultimodalSettings.model_fields.keys()
+    assert len(shared) > 10
+    assert {key: list(own[key]) if own[key] == () else own[key] for key in shared} == {
+        key: run[key] for key in shared
+    }
+    assert read_settings({"encoder_dropout": 1.0}, "image").encoder_dropout == 1.0
+    assert read_settings({"projection_layers": [5]}, "image").projection_layers == (5,)
+    for wrong in ({"projection_layers": 5}, {"encoder_dropout": 1.1}, {"resize": "squish"}):
+        (key,) = wrong
+        with pytest.raises(ConfigError, match=f"^{key}: ") as caught:
+            read_settings(wrong, "image")
+        assert len(caught.value.problems) == 1
 
 
 def test_settings_by_modality():

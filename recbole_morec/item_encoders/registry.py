@@ -200,8 +200,9 @@ def _timm_hub_card(name: str, repo: str) -> EncoderCard:
     model = repo.removeprefix("timm/")
     if not timm.is_model(model):
         raise ConfigError(
-            f"item_encoder {name!r}: {model!r} is no timm model.{suggest(model, timm.list_models())}"
-            f" For a transformers model write transformers:{repo}; for your own timm model "
+            f"item_encoder {name!r}: {model!r} is no timm model."
+            f"{suggest(model, timm.list_models())} For a transformers model write "
+            f"transformers:{repo}; for your own timm model "
             "download its files and give the path of their folder."
         )
     return EncoderCard(name, "image", "timm", model)

@@ -237,8 +237,6 @@ def _by_item(rows: np.ndarray, column: Sequence[str | None]) -> list[str | None]
 
 
 def _check_missing(dataset: Any, table: ContentTable, image_field: str | None, policy: str) -> None:
-    if policy not in ("error", "blank"):
-        raise ConfigError(f'missing_content: "{policy}" is unknown. Use error or blank.')
     rows = dataset.content_rows
     tokens = dataset.item_tokens
     found: list[tuple[str, list[str]]] = []
@@ -260,7 +258,7 @@ def _check_missing(dataset: Any, table: ContentTable, image_field: str | None, p
     listed = "; ".join(
         f"{len(items)} of {total} items have {what} ({_first(items)})" for what, items in found
     )
-    if policy == "error":
+    if policy != "blank":
         raise DataError(
             f"{dataset.folder}: {listed}. Add their content, leave these items out when "
             "converting, or set missing_content: blank to use a grey image and an empty text."

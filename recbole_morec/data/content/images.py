@@ -18,7 +18,6 @@ from tqdm.auto import tqdm
 from recbole_morec.errors import ConfigError, DataError, suggest
 
 GREY = 128
-RESIZE_MODES = ("squash", "crop", "pad")
 
 _SHOWN = 5
 _BLOCK = 32
@@ -77,8 +76,8 @@ class ImageFolderReader:
         tokens: Sequence[str] | None = None,
     ):
         problems = []
-        if resize not in RESIZE_MODES:
-            problems.append(_unknown("resize", resize, RESIZE_MODES))
+        if resize not in _RESIZE:
+            problems.append(_unknown("resize", resize, list(_RESIZE)))
         if bad_images not in ("error", "blank"):
             problems.append(_unknown("bad_images", bad_images, ("error", "blank")))
         if size < 1:
