@@ -56,7 +56,7 @@ class ContentReader:
 
 
 def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) -> ContentReader:
-    """Open the content that an item encoder needs; images are checked and, if they fit, decoded.
+    """Open the content that an item encoder needs; images are decoded if they fit, else verified.
 
     Args:
         dataset: offers ``item_tokens``, ``folder``, ``content`` and ``content_rows``.
@@ -116,6 +116,7 @@ def _open_images(
     if reader.preload(progress):
         _log.info("Images: %d decoded into %s.", len(paths) - 1, _size(reader.full_bytes))
     else:
+        reader.verify(progress)
         _log.info(
             "Images: decoded when they are needed; all %d take %s, more than image_cache_gb=%s.",
             len(paths) - 1,
