@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -272,6 +273,50 @@ def test_a_blanked_image_is_reported_once(covers, caplog):
     assert caplog.text.count("became grey") == 1
 
 
+def test_damage_is_found_at_opening_and_workers_do_not_repeat_it(covers, caplog, capfd):
+    (covers / "images" / "b.png").write_bytes(noise_jpeg()[:700])
+    dataset, need = make_dataset(covers), [ImageNeed(8)]
+    with pytest.raises(DataError, match=r'item "b": images/b\.png: truncated'):
+        open_content(dataset, need, make_config(image_cache_gb=0))
+    with caplog.at_level(logging.WARNING):
+        content = open_content(dataset, need, make_config(image_cache_gb=0, bad_images="blank"))
+    assert caplog.text.count("became grey") == 1
+    logging.getLogger("recbole_morec").addHandler(handler := logging.StreamHandler(sys.__stderr__))
+    try:
+        for _ in range(2):
+            loader = DataLoader(
+                [np.array([2]), np.array([1])], batch_size=None, num_workers=1,
+                collate_fn=content.fetch, multiprocessing_context="fork",
+            )  # fmt: skip
+            grey, red = (batch["image"][0] for batch in loader)
+            assert (grey == 128).all()
+            assert close(red[:, 4, 4].numpy(), RED)
+    finally:
+        logging.getLogger("recbole_morec").removeHandler(handler)
+    assert "became grey" not in capfd.readouterr().err
+
+
+def test_verifying_refuses_only_what_decoding_refuses(covers):
+    path = covers / "images" / "a.png"
+    data = bytearray(path.read_bytes())
+    end = data.index(b"IEND") - 5  # last byte of the check sum of the pixels
+    data[end] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadImageError):
+        verify_image(path)
+    reader = images(covers)
+    reader.verify()
+    assert close(reader.fetch(np.array([1]))[0, :, 4, 4], RED)
+
+
+def test_a_cover_that_is_a_folder_is_called_one(covers):
+    paths = [None, "images", "images/gone.png"]
+    with pytest.raises(DataError) as caught:
+        images(covers, paths).check()
+    assert 'item "a": images: this is a folder' in str(caught.value)
+    assert "images/gone.png: the file does not exist" in str(caught.value)
+
+
 def test_errors_cross_loader_workers(covers):
     (covers / "images" / "b.png").write_bytes(b"no image")
     content = ContentReader([images(covers)])
@@ -464,7 +509,7 @@ def test_missing_content_is_listed_or_blank(covers, caplog):
     with caplog.at_level(logging.INFO):
         reader = open_content(dataset, needs, make_config(missing_content="blank"))
     assert "(d)" in caplog.text
-    assert "0 cut at 8 tokens, 2 empty" in caplog.text
+    assert "0 cut at 8 tokens, 2 empty (c, d)" in caplog.text
     content = reader.fetch(np.array([2, 4, 3]))
     assert (content["image"][:2] == 128).all()
     assert close(content["image"][2, :, 4, 4].numpy(), BLUE)
@@ -472,6 +517,16 @@ def test_missing_content_is_listed_or_blank(covers, caplog):
     # Text alone: an empty cover is no concern.
     text_only = make_dataset(covers, cover=[None] * 3)
     open_content(text_only, needs[1:], make_config())
+
+
+def test_a_dataset_without_any_text_is_no_food_for_a_text_encoder(covers):
+    dataset = make_dataset(covers, title=[None, " ", ""])
+    dataset.content_path = covers / "shop.content"
+    need = TextNeed(make_tokenizer(), ("title",), 8)
+    for policy in ("error", "blank"):
+        with pytest.raises(DataError, match=r'shop\.content: all 3 items .*"title"'):
+            open_content(dataset, [need], make_config(missing_content=policy))
+    open_content(dataset, [TextNeed(make_tokenizer(), ("title", "tags"), 8)], make_config())
 
 
 def test_missing_files_stop_the_start(covers):

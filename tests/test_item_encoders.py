@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from recbole_morec.item_encoders import (
     registry,
 )
 from recbole_morec.item_encoders.features import read_features
-from recbole_morec.item_encoders.pooling import masked_mean
-from recbole_morec.item_encoders.projection import Projection
+from recbole_morec.item_encoders.pooling import POOLINGS, masked_mean
+from recbole_morec.item_encoders.projection import ACTIVATIONS, Projection
 from recbole_morec.item_encoders.settings import read_settings
 
 
@@ -224,6 +225,56 @@ def test_wrong_features_are_refused(dataset, tokens, matrix, message):
         read_features(path)
 
 
+def damaged_features(folder, kind):
+    path = folder / f"cover.{kind.rpartition(' ')[2]}"
+    (folder / "cover.tokens.txt").write_text("i2\ni5\n")
+    if kind.startswith("cut"):
+        write_features(folder, path.suffix, ["i2", "i5"], np.ones((2, 40), np.float32))
+        path.write_bytes(path.read_bytes()[:-60])
+    elif kind.startswith("noise"):
+        path.write_bytes(b"hello")
+    elif kind.startswith("empty"):
+        path.write_bytes(b"")
+    elif kind == "object npy":
+        np.save(path, np.array([["a", 1], ["b", 2]], dtype=object), allow_pickle=True)
+    elif kind == "string npy":
+        np.save(path, np.array([["a", "b"], ["c", "d"]]))
+    elif kind == "archive npy":
+        with path.open("wb") as file:
+            np.savez(file, x=np.ones(2))
+    else:
+        import polars as pl
+
+        pl.DataFrame({"item_id": ["i2", "i5"], "vector": ["1 2", "3 4"]}).write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(f"{how} {suffix}" for how in ("cut", "noise", "empty") for suffix in ("npy", "parquet")),
+        *("cut safetensors", "noise safetensors", "object npy", "string npy", "archive npy"),
+        "string parquet",
+    ],
+)
+def test_damaged_features_are_named(dataset, kind):
+    path = damaged_features(dataset.folder, kind)
+    with pytest.raises(DataError, match=r"needs .*numbers") as caught:
+        read_features(path)
+    assert str(path) in str(caught.value)
+    assert "pickle" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("tokens", ["i2, i5", '{"i2": 0, "i5": 1}'])
+def test_tokens_that_are_no_list_are_refused(dataset, tokens):
+    from safetensors.numpy import save_file
+
+    path = dataset.folder / "cover.safetensors"
+    save_file({"features": np.ones((2, 2), np.float32)}, path, metadata={"tokens": tokens})
+    with pytest.raises(DataError, match="no JSON list"):
+        read_features(path)
+
+
 def test_a_new_encoder_is_one_class_and_one_decorator(dataset, monkeypatch):
     for table in ("_CARDS", "_ALIASES", "_BUILDERS"):  # so that it is known in this test alone
         monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
@@ -257,6 +308,31 @@ def test_all_wrong_settings_are_reported_at_once():
     assert len(error.value.problems) == 4
     assert any('Did you mean "cls"' in problem for problem in error.value.problems)
     assert any("lora is not available yet" in problem for problem in error.value.problems)
+
+
+def test_defaults_and_limits_are_those_of_a_run():
+    import yaml
+
+    from recbole_morec.config import PROPERTIES
+    from recbole_morec.settings import Activation, MultimodalSettings, Pooling
+
+    assert set(get_args(Pooling)) == set(POOLINGS)
+    assert set(get_args(Activation)) == set(ACTIVATIONS)
+
+    run = yaml.safe_load((PROPERTIES / "multimodal.yaml").read_text(encoding="utf-8"))
+    own = vars(read_settings({}, "image"))
+    shared = own.keys() & MultimodalSettings.model_fields.keys()
+    assert len(shared) > 10
+    assert {key: list(own[key]) if own[key] == () else own[key] for key in shared} == {
+        key: run[key] for key in shared
+    }
+    assert read_settings({"encoder_dropout": 1.0}, "image").encoder_dropout == 1.0
+    assert read_settings({"projection_layers": [5]}, "image").projection_layers == (5,)
+    for wrong in ({"projection_layers": 5}, {"encoder_dropout": 1.1}, {"resize": "squish"}):
+        (key,) = wrong
+        with pytest.raises(ConfigError, match=f"^{key}: ") as caught:
+            read_settings(wrong, "image")
+        assert len(caught.value.problems) == 1
 
 
 def test_settings_by_modality():

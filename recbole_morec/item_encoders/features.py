@@ -17,6 +17,11 @@ from recbole_morec.item_encoders.registry import EncoderCard, register_item_enco
 from recbole_morec.item_encoders.settings import EncoderSettings
 
 _SHOWN = 5
+_WANTED = {
+    ".npy": "a matrix of numbers [items, D], as numpy.save writes it",
+    ".safetensors": "a tensor of numbers 'features' [items, D]",
+    ".parquet": "a column item_id and a column vector of lists of numbers",
+}
 
 
 class FeaturesEncoder(ItemEncoder):
@@ -65,12 +70,23 @@ def read_features(path: Path) -> tuple[list[str], np.ndarray]:
     Raises:
         DataError: the file or its tokens are absent or do not fit; a value is not finite.
     """
+    if path.is_dir():
+        raise DataError(f"features: {path} is a folder; name a file in it.")
     if not path.is_file():
         raise DataError(f"features: {path} does not exist.")
     readers = {".npy": _read_npy, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise DataError(f"features: {path} is none of {', '.join(readers)}.")
-    tokens, matrix = readers[path.suffix](path)
+    try:
+        tokens, matrix = readers[path.suffix](path)
+    except DataError:
+        raise
+    except Exception as error:  # Each library has errors of its own for damaged files.
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"features: {path} cannot be read as a {path.suffix} file ({why}). It needs "
+            f"{_WANTED[path.suffix]}; write it anew."
+        ) from error
     if matrix.ndim != 2 or matrix.shape[0] != len(tokens):
         raise DataError(
             f"features: {path} has shape {matrix.shape} and {len(tokens)} item tokens; it needs "
@@ -90,6 +106,14 @@ def read_features(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _read_npy(path: Path) -> tuple[list[str], np.ndarray]:
+    with path.open("rb") as file:  # np.load would also take archives, and advise unpickling
+        version = np.lib.format.read_magic(file)
+        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0", None)
+        dtype = None if read_header is None else read_header(file)[2]
+    if dtype is not None and dtype.kind not in "fiu":
+        raise DataError(
+            f"features: {path} holds values of the type {dtype}. It needs {_WANTED['.npy']}."
+        )
     matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     return _read_tokens_file(path), np.asarray(matrix, dtype=np.float32)
 
@@ -104,8 +128,21 @@ def _read_safetensors(path: Path) -> tuple[list[str], np.ndarray]:
         matrix = file.get_tensor("features").float().numpy()
         metadata = file.metadata() or {}
     if "tokens" in metadata:
-        return list(json.loads(metadata["tokens"])), matrix
+        return _tokens_of(metadata["tokens"], path), matrix
     return _read_tokens_file(path), matrix
+
+
+def _tokens_of(listed: str, path: Path) -> list[str]:
+    try:
+        tokens = json.loads(listed)
+    except ValueError:
+        tokens = None
+    if not isinstance(tokens, list):
+        raise DataError(
+            f"features: the metadata key 'tokens' of {path} is no JSON list. It needs one item "
+            "token per row."
+        )
+    return [str(token) for token in tokens]
 
 
 def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
@@ -117,6 +154,15 @@ def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
         raise DataError(
             f"features: {path} lacks the column {missing[0]!r}; it has {table.columns}."
         )
+    kind = table.schema["vector"]
+    if not isinstance(kind, pl.List | pl.Array) or not kind.inner.is_numeric():
+        raise DataError(
+            f"features: the column 'vector' of {path} has the type {kind}; it needs lists of "
+            "numbers."
+        )
+    unnamed = table["item_id"].null_count()
+    if unnamed:
+        raise DataError(f"features: {unnamed} rows of {path} have no item_id; each needs one.")
     rows = table["vector"].to_list()
     widths = {0 if row is None else len(row) for row in rows}
     if len(widths) > 1:
@@ -130,7 +176,13 @@ def _read_tokens_file(path: Path) -> list[str]:
         raise DataError(
             f"features: {path} needs {file.name} beside it: one item token per line, in row order."
         )
-    lines = file.read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+0085 too
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+0085 too
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"features: {file} is not UTF-8 text ({error.reason} at byte {error.start}). It needs "
+            "one item token per line."
+        ) from error
     return lines[:-1] if lines[-1] == "" else lines
 
 

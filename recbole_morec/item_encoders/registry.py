@@ -1,8 +1,9 @@
 """Item encoders by name: what is known of each (a card), and how a name is resolved.
 
 A name is looked up in this order: a registered card or one of its aliases (``id``, ``features``,
-``tiny_convnext``, ...), a prefix (``timm:NAME``, ``transformers:HUBID``, ``local-dir:FOLDER``), an
-existing local folder with a ``config.json``, a timm model, a hub id (it has a ``/``).
+``tiny_convnext``, ...), a prefix (``timm:NAME``, ``hf-hub:timm/NAME``, ``transformers:HUBID``,
+``local-dir:FOLDER``), an existing local folder with a ``config.json``, a timm model, a hub id (it
+has a ``/``).
 """
 
 from __future__ import annotations
@@ -146,21 +147,29 @@ def find_card(name: str, folder: Path | None = None) -> EncoderCard:
         folder: the dataset's folder; local paths are tried relative to it too.
 
     Raises:
-        ConfigError: nothing goes by that name.
+        ConfigError: nothing goes by that name, or it has not that tower.
     """
     plain, _, tower = name.rpartition("#")
     if tower in ("image", "text") and plain:
-        return replace(find_card(plain, folder), name=name, modality=tower)
+        card = find_card(plain, folder)
+        if card.modality not in (None, tower):
+            raise ConfigError(
+                f"item_encoder {name!r}: {plain} reads {card.modality} and has no {tower} tower. "
+                f"Leave out #{tower}, or name a model that reads images and text (CLIP)."
+            )
+        return replace(card, name=name, modality=tower)
     if name in _ALIASES:
         return _CARDS[_ALIASES[name]]
     prefix, _, rest = name.partition(":")
     if prefix == "timm" and rest:
         return _timm_card(name, rest)
+    if prefix in ("hf-hub", "hf_hub") and rest:
+        return _timm_hub_card(name, rest)
     if prefix == "local-dir" and rest:
         return _folder_card(name, _existing_folder(rest, folder) or Path(rest))
     if prefix == "transformers" and rest:
         found = _existing_folder(rest, folder)
-        return EncoderCard(name, None, "transformers", str(found or rest))
+        return _hub_card(name, rest) if found is None else _transformers_card(name, found)
     found = _existing_folder(name, folder)
     if found is not None:
         return _folder_card(name, found)
@@ -170,7 +179,7 @@ def find_card(name: str, folder: Path | None = None) -> EncoderCard:
         if timm.is_model(model):
             return _timm_card(name, model)
     if "/" in name and not name.startswith((".", "/", "~")):
-        return EncoderCard(name, None, "transformers", name)
+        return _hub_card(name, name)
     if "/" in name:
         raise ConfigError(f"item_encoder {name!r}: there is no folder of that name.")
     raise ConfigError(_unknown(name, timm.list_models()))
@@ -180,16 +189,49 @@ def _timm_card(name: str, model: str) -> EncoderCard:
     import timm
 
     if not timm.is_model(model):
-        raise ConfigError(_unknown(model, timm.list_models()))
+        raise ConfigError(_unknown(model, timm.list_models(), prefixed=True))
     return EncoderCard(name, "image", "timm", model)
 
 
-def _unknown(name: str, timm_names: list[str]) -> str:
+def _timm_hub_card(name: str, repo: str) -> EncoderCard:
+    """The card of timm's own hub syntax; its hub ids are its model names."""
+    import timm
+
+    model = repo.removeprefix("timm/")
+    if not timm.is_model(model):
+        raise ConfigError(
+            f"item_encoder {name!r}: {model!r} is no timm model."
+            f"{suggest(model, timm.list_models())} For a transformers model write "
+            f"transformers:{repo}; for your own timm model "
+            "download its files and give the path of their folder."
+        )
+    return EncoderCard(name, "image", "timm", model)
+
+
+def _hub_card(name: str, repo: str) -> EncoderCard:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"item_encoder {name!r}: there is no folder {repo} with a config.json, and it is no "
+            "hub id, which has the form organisation/model. Check the path, or give a hub id."
+        ) from error
+    return _transformers_card(name, repo)
+
+
+def _transformers_card(name: str, model: str | Path) -> EncoderCard:
+    return EncoderCard(name, None, "transformers", str(model))
+
+
+def _unknown(name: str, timm_names: list[str], prefixed: bool = False) -> str:
     own = encoder_names()
     hint = suggest(name, own) or suggest(name, timm_names)
+    hub = "" if prefixed else f" A hub id without organisation has a prefix: transformers:{name}."
     return (
         f"item_encoder {name!r} is not known.{hint} Known are: {', '.join(own)}; any timm image "
-        "model; a hub id (organisation/model) or local folder of a transformers model."
+        "model; a hub id (organisation/model) or local folder of a transformers model." + hub
     )
 
 
@@ -212,7 +254,7 @@ def _folder_card(name: str, folder: Path) -> EncoderCard:
     except ValueError as error:
         raise ConfigError(f"item_encoder {name!r}: {file} is not JSON: {error}") from error
     if "model_type" in description:
-        return EncoderCard(name, None, "transformers", str(folder))
+        return _transformers_card(name, folder)
     if "architecture" in description:
         return EncoderCard(name, "image", "timm", f"local-dir:{folder}")
     raise ConfigError(

@@ -1,29 +1,23 @@
-"""The settings of one item encoder, read and checked in one place."""
+"""The settings of one item encoder, as they are for its modality.
+
+Their types stand in :mod:`recbole_morec.settings`, which checks the settings of a whole run.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from recbole_morec.errors import ConfigError, suggest
-from recbole_morec.item_encoders.pooling import POOLINGS
-from recbole_morec.item_encoders.projection import ACTIVATIONS
+from recbole_morec.settings import MultimodalSettings, RunSettings
 
 MODALITIES = ("image", "text", "id", "features", "fusion")
-RESIZES = ("squash", "crop", "pad")
-TRANSFORMS = ("native", "paper")
-BATCH_NORMS = ("frozen", "train")
 TRAIN_LAYERS = re.compile(r"^(all|none|last_\d+|stages:.*)$")
 
-_CHOICES = {
-    "pooling": POOLINGS,
-    "activation": tuple(ACTIVATIONS),
-    "resize": RESIZES,
-    "transform": TRANSFORMS,
-    "batch_norm": BATCH_NORMS,
-}
 _DEFAULTS: dict[str, Any] = {
     "embedding_size": 64,
     "pretrained": None,
@@ -36,11 +30,23 @@ _DEFAULTS: dict[str, Any] = {
     "transform": "native",
     "tokenizer": None,
     "text_fields": None,
-    "max_text_length": 32,
+    "max_text_length": 30,
     "features": None,
     "encoder_dropout": None,
     "batch_norm": "frozen",
 }
+
+
+def _schema() -> type[BaseModel]:
+    types = {
+        **get_type_hints(RunSettings, include_extras=True),
+        **get_type_hints(MultimodalSettings, include_extras=True),
+    }
+    fields: dict[str, Any] = {key: (types[key], default) for key, default in _DEFAULTS.items()}
+    return create_model("_Values", __config__=ConfigDict(protected_namespaces=()), **fields)
+
+
+_Values = _schema()
 
 
 @dataclass(frozen=True)
@@ -106,42 +112,30 @@ def read_settings(
             value = value.get(modality)
             value = default if value is None else value
         values[key] = value
-    for key, options in _CHOICES.items():
-        if values[key] not in options:
-            problems.append(
-                f"{key}: {values[key]!r} is not one of {', '.join(options)}."
-                + suggest(str(values[key]), options)
-            )
-    for key in ("embedding_size", "max_text_length"):
-        problems += _check_size(key, values[key])
-    if values["image_size"] is not None:
-        problems += _check_size("image_size", values["image_size"])
-    if values["pretrained"] not in (None, True, False):
-        problems.append(f"pretrained: {values['pretrained']!r} is neither True nor False.")
     problems += _check_train_layers(values["train_layers"])
-    values["projection_layers"], found = _read_sizes(values["projection_layers"])
-    problems += found
-    rate = values["encoder_dropout"]
-    if rate is not None and not (isinstance(rate, int | float) and 0 <= rate < 1):
-        problems.append(f"encoder_dropout: {rate!r} is not a rate from 0 to below 1.")
-    if values["text_fields"] is not None:
-        fields = values["text_fields"]
-        values["text_fields"] = (fields,) if isinstance(fields, str) else tuple(fields)
+    try:
+        values = _Values.model_validate(values).model_dump()
+    except ValidationError as error:
+        problems += _sentences(error, values)
     if problems:
         raise ConfigError(problems)
+    values["projection_layers"] = tuple(values["projection_layers"])
+    if values["text_fields"] is not None:
+        values["text_fields"] = tuple(values["text_fields"])
     return EncoderSettings(**values, load_weights=load_weights, architecture=architecture)
 
 
-def _check_size(key: str, value: Any) -> list[str]:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        return [f"{key}: {value!r} is not a whole number above 0."]
-    return []
-
-
-def _read_sizes(value: Any) -> tuple[tuple[int, ...], list[str]]:
-    sizes = (value,) if isinstance(value, int) else tuple(value)
-    problems = [p for size in sizes for p in _check_size("projection_layers", size)]
-    return sizes, problems
+def _sentences(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
+    """One sentence per wrong value, with a suggestion where few values are allowed."""
+    reasons: dict[str, list[str]] = {}
+    for detail in error.errors():
+        key, value = str(detail["loc"][0]), values[detail["loc"][0]]
+        if detail["type"] == "dict_type" or key == "train_layers":
+            continue  # the value for this modality has been taken; train_layers has its own check
+        options = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
+        reason = detail["msg"][0].lower() + detail["msg"][1:]
+        reasons.setdefault(key, []).append(f"{reason}.{suggest(str(value), options)}")
+    return [f"{key}: {values[key]!r}: {' '.join(found)}" for key, found in reasons.items()]
 
 
 def _check_train_layers(value: Any) -> list[str]:

@@ -25,10 +25,9 @@ def find_tokenizer(card: EncoderCard, settings: EncoderSettings, folder: Path) -
         for path in (folder / given, given):
             if path.exists():
                 return _prepared(_read(path), str(path))
-        named = EncoderCard(settings.tokenizer, "text", "transformers", settings.tokenizer)
-        return _prepared(_read_model(named, "tokenizer"), settings.tokenizer)
+        return _prepared(_read_named(settings.tokenizer, folder), settings.tokenizer)
     if card.model is not None:
-        return _prepared(_read_model(card, "item_encoder"), card.name)
+        return _prepared(_read_own(card), card.name)
     if (folder / "tokenizer").exists():
         return _prepared(_read(folder / "tokenizer"), str(folder / "tokenizer"))
     raise ConfigError(
@@ -50,7 +49,22 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"tokenizer: {path} cannot be read: {error}") from error
 
 
-def _read_model(card: EncoderCard, key: str) -> Any:
+def _read_named(name: str, folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        place = locate(EncoderCard(name, "text", "transformers", name))
+        return AutoTokenizer.from_pretrained(place.path, **place.options)
+    except (ConfigError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"tokenizer: {name!r} is no path ({folder / name} does not exist either), and the hub "
+            "gives no such tokenizer (wrong id, or no network and not in this machine's cache). "
+            "Set tokenizer to a folder inside the dataset's folder, the path of a folder or "
+            "tokenizer.json, or a hub id (organisation/model)."
+        ) from error
+
+
+def _read_own(card: EncoderCard) -> Any:
     from transformers import AutoTokenizer
 
     place = locate(card)
@@ -58,8 +72,8 @@ def _read_model(card: EncoderCard, key: str) -> Any:
         return AutoTokenizer.from_pretrained(place.path, **place.options)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{key}: the tokenizer of {card.name} cannot be read ({error}); set tokenizer to a "
-            "local folder."
+            f"item_encoder: the tokenizer of {card.name} cannot be read ({error}); set tokenizer "
+            "to a local folder."
         ) from error
 
 

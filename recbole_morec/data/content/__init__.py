@@ -56,7 +56,7 @@ class ContentReader:
 
 
 def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) -> ContentReader:
-    """Open the content that an item encoder needs; images are checked and, if they fit, decoded.
+    """Open the content that an item encoder needs; images are decoded if they fit, else verified.
 
     Args:
         dataset: offers ``item_tokens``, ``folder``, ``content`` and ``content_rows``.
@@ -66,8 +66,8 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
 
     Raises:
         ConfigError: a field that does not exist or has another type; needs that contradict.
-        DataError: no content file; items without content (``missing_content: error``); images that
-            are missing or cannot be decoded (``bad_images: error``).
+        DataError: no content file; items without content (``missing_content: error``); no item
+            with a text; images that are missing or cannot be decoded (``bad_images: error``).
     """
     needs = list(needs)
     if not needs:
@@ -94,7 +94,9 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
         readers.append(_open_images(dataset, paths, image_need, config, progress))
     if text_need is not None:
         columns = [_by_item(dataset.content_rows, table.columns[name]) for name in text_fields]
-        readers.append(_open_texts(join_fields(columns), text_fields, text_need, progress))
+        texts = join_fields(columns)
+        _check_texts(dataset, texts, text_fields)
+        readers.append(_open_texts(dataset, texts, text_fields, text_need, progress))
     return ContentReader(readers)
 
 
@@ -114,6 +116,7 @@ def _open_images(
     if reader.preload(progress):
         _log.info("Images: %d decoded into %s.", len(paths) - 1, _size(reader.full_bytes))
     else:
+        reader.verify(progress)
         _log.info(
             "Images: decoded when they are needed; all %d take %s, more than image_cache_gb=%s.",
             len(paths) - 1,
@@ -124,16 +127,18 @@ def _open_images(
 
 
 def _open_texts(
-    texts: list[str | None], fields: Sequence[str], need: Any, progress: bool
+    dataset: Any, texts: list[str | None], fields: Sequence[str], need: Any, progress: bool
 ) -> TextReader:
     reader = TextReader(need.tokenizer, texts, need.max_length, progress)
+    empty = [str(dataset.item_tokens[item]) for item in reader.empty_items]
     _log.info(
-        "Texts (%s): %d items, %d cut at %d tokens, %d empty.",
+        "Texts (%s): %d items, %d cut at %d tokens, %d empty%s.",
         ", ".join(fields),
         len(texts) - 1,
         reader.truncated,
         need.max_length,
         reader.empty,
+        f" ({_first(empty)})" if empty else "",
     )
     return reader
 
@@ -233,8 +238,6 @@ def _by_item(rows: np.ndarray, column: Sequence[str | None]) -> list[str | None]
 
 
 def _check_missing(dataset: Any, table: ContentTable, image_field: str | None, policy: str) -> None:
-    if policy not in ("error", "blank"):
-        raise ConfigError(f'missing_content: "{policy}" is unknown. Use error or blank.')
     rows = dataset.content_rows
     tokens = dataset.item_tokens
     found: list[tuple[str, list[str]]] = []
@@ -256,12 +259,23 @@ def _check_missing(dataset: Any, table: ContentTable, image_field: str | None, p
     listed = "; ".join(
         f"{len(items)} of {total} items have {what} ({_first(items)})" for what, items in found
     )
-    if policy == "error":
+    if policy != "blank":
         raise DataError(
             f"{dataset.folder}: {listed}. Add their content, leave these items out when "
             "converting, or set missing_content: blank to use a grey image and an empty text."
         )
     _log.warning("%s: they get a grey image and an empty text (missing_content: blank).", listed)
+
+
+def _check_texts(dataset: Any, texts: Sequence[str | None], fields: Sequence[str]) -> None:
+    if len(texts) > 1 and all(text is None for text in texts[1:]):
+        named = ", ".join(f'"{name}"' for name in fields)
+        file = getattr(dataset, "content_path", dataset.folder)
+        raise DataError(
+            f"{file}: all {len(texts) - 1} items have an empty text ({named}), so that a text "
+            "encoder has nothing to read. Convert the dataset with its texts, name other "
+            "text_fields, or use an image encoder."
+        )
 
 
 def _first(items: Sequence[str]) -> str:

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from recbole_morec.errors import ConfigError, DataError, suggest
 
 GREY = 128
-RESIZE_MODES = ("squash", "crop", "pad")
 
+_GONE = "the file does not exist"
 _SHOWN = 5
 _BLOCK = 32
 _log = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ class ImageFolderReader:
         tokens: Sequence[str] | None = None,
     ):
         problems = []
-        if resize not in RESIZE_MODES:
-            problems.append(_unknown("resize", resize, RESIZE_MODES))
+        if resize not in _RESIZE:
+            problems.append(_unknown("resize", resize, list(_RESIZE)))
         if bad_images not in ("error", "blank"):
             problems.append(_unknown("bad_images", bad_images, ("error", "blank")))
         if size < 1:
@@ -110,16 +110,31 @@ class ImageFolderReader:
         return len(self) * 3 * self.size * self.size
 
     def check(self) -> None:
-        """Check that every file exists, without opening any.
+        """Check that every path is a file, without opening any.
 
         Raises:
             DataError: files are missing and ``bad_images`` is ``error``.
         """
         self._handle(
-            (item, "the file does not exist")
+            (item, "this is a folder" if (self.folder / path).is_dir() else _GONE)
             for item, path in enumerate(self.paths)
             if path is not None and not (self.folder / path).is_file()
         )
+
+    def verify(self, progress: bool = False) -> None:
+        """Read every file once and look for damage, without keeping or decoding the good ones.
+
+        For images that :meth:`preload` cannot keep: damage is found before the training, and
+        reported once instead of by every loader worker. Damage inside the compressed pixels shows
+        only when they are decoded.
+
+        Args:
+            progress: show a progress bar.
+
+        Raises:
+            DataError: images are damaged and ``bad_images`` is ``error``; all are counted.
+        """
+        self._handle(self._scan(self._damage, progress))
 
     def preload(self, progress: bool = False) -> bool:
         """Decode every image once, if all of them fit into ``cache_bytes``.
@@ -136,28 +151,7 @@ class ImageFolderReader:
         if self.full_bytes > self.cache_bytes:
             return False
         cache = np.full((len(self), 3, self.size, self.size), GREY, dtype=np.uint8)
-        blocks = [range(at, min(at + _BLOCK, len(self))) for at in range(0, len(self), _BLOCK)]
-
-        def decode(block: Iterable[int]) -> list[tuple[int, str]]:
-            return [
-                (item, reason)
-                for item in block
-                if (reason := self._decode_into(cache[item], item)) is not None
-            ]
-
-        bar = tqdm(
-            total=len(self),
-            desc="images",
-            unit="image",
-            disable=None if progress else True,  # None: only on a terminal
-            leave=False,
-        )
-        bad: list[tuple[int, str]] = []
-        with bar, ThreadPoolExecutor(usable_cpus()) as pool:
-            for block, found in zip(blocks, pool.map(decode, blocks), strict=True):
-                bad += found
-                bar.update(len(block))
-        self._handle(bad)
+        self._handle(self._scan(lambda item: self._decode_into(cache[item], item), progress))
         cache.flags.writeable = False
         self._cache = cache
         return True
@@ -185,10 +179,48 @@ class ImageFolderReader:
         self._handle(bad)
         return images
 
-    def _decode_into(self, target: np.ndarray, item: int) -> str | None:
-        """Fill ``target [3, size, size]``; return the reason if the image is bad."""
+    def _scan(self, look: Callable[[int], str | None], progress: bool) -> list[tuple[int, str]]:
+        """Call ``look`` for every item in threads; return the items with a reason to refuse."""
+        blocks = [range(at, min(at + _BLOCK, len(self))) for at in range(0, len(self), _BLOCK)]
+
+        def look_at(block: Iterable[int]) -> list[tuple[int, str]]:
+            return [(item, reason) for item in block if (reason := look(item)) is not None]
+
+        bar = tqdm(
+            total=len(self),
+            desc="images",
+            unit="image",
+            disable=None if progress else True,  # None: only on a terminal
+            leave=False,
+        )
+        bad: list[tuple[int, str]] = []
+        with bar, ThreadPoolExecutor(usable_cpus()) as pool:
+            for block, found in zip(blocks, pool.map(look_at, blocks), strict=True):
+                bad += found
+                bar.update(len(block))
+        return bad
+
+    def _damage(self, item: int) -> str | None:
+        """Return what is wrong with an image file, or None."""
         path = self.paths[item]
-        if path is None:
+        if path is None or item in self._reported:
+            return None
+        try:
+            verify_image(self.folder / path)
+        except BadImageError:
+            # It is stricter than decoding, which has the last word: with and without a cache the
+            # same images are bad.
+            scratch = np.empty((3, self.size, self.size), dtype=np.uint8)
+            return self._decode_into(scratch, item)
+        return None
+
+    def _decode_into(self, target: np.ndarray, item: int) -> str | None:
+        """Fill ``target [3, size, size]``; return the reason if the image is bad.
+
+        An image that was reported as grey stays grey.
+        """
+        path = self.paths[item]
+        if path is None or item in self._reported:
             return None
         try:
             target[:] = read_image(self.folder / path, self.size, self.resize)
@@ -302,7 +334,7 @@ def _guarded(path: Path, action: Callable[[Image.Image, bytes], Result]) -> Resu
 
 def _file_reason(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return "the file does not exist"
+        return _GONE
     if isinstance(error, IsADirectoryError):
         return "this is a folder"
     return f"the file cannot be opened ({error.strerror})"

@@ -40,8 +40,9 @@ class TextReader:
         progress: show a progress bar.
 
     Attributes:
-        empty: number of items without a token of their own; they are read as the tokenizer's
-            special tokens (``[CLS][SEP]``), or as one special token where it adds none by itself.
+        empty_items: internal ids of items without a token of their own; they are read as the
+            tokenizer's special tokens (``[CLS][SEP]``), or as one special token where it adds none
+            by itself.
         truncated: number of items whose text was cut at ``max_length``.
         pad_id: token id of padded places.
 
@@ -71,12 +72,17 @@ class TextReader:
             )
         self.max_length = max_length
         self.pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-        self.empty = 0
+        self.empty_items: list[int] = []
         self.truncated = 0
         self._tokenise(tokenizer, texts, special, progress)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
+
+    @property
+    def empty(self) -> int:
+        """Number of items without a token of their own."""
+        return len(self.empty_items)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -126,7 +132,8 @@ class TextReader:
                 for row, encoding in enumerate(encoded.encodings, start=start):
                     ids = encoding.ids
                     if row > 0:
-                        self.empty += len(ids) <= special
+                        if len(ids) <= special:
+                            self.empty_items.append(row)
                         self.truncated += bool(encoding.overflowing)
                     if not ids:
                         ids = [_only_token(tokenizer)]
