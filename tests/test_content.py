@@ -281,6 +281,7 @@ def test_damage_is_found_at_opening_and_workers_do_not_repeat_it(covers, caplog,
     with caplog.at_level(logging.WARNING):
         content = open_content(dataset, need, make_config(image_cache_gb=0, bad_images="blank"))
     assert caplog.text.count("became grey") == 1
+    capfd.readouterr()  # what opening said, where the command line has set up logging
     logging.getLogger("recbole_morec").addHandler(handler := logging.StreamHandler(sys.__stderr__))
     try:
         for _ in range(2):

@@ -74,8 +74,8 @@ def failed(outcome, *words):
         (["--truncate_history=2"], ["truncate_history=2"]),
         (["--catalogue=content", "--ITEM_ID_FIELD=sku"], ["sku"]),
         (["--item_encoder=a/b/c"], ["'a/b/c'", "organisation/model"]),
-        (["--item_encoder=bert-base-uncased"], ["transformers:NAME"]),
-        (["--item_encoder=tiny_vit#text"], ["tiny_vit reads image only"]),
+        (["--item_encoder=bert-base-uncased"], ["transformers:bert-base-uncased"]),
+        (["--item_encoder=tiny_vit#text"], ["tiny_vit reads image"]),
         (["--item_encoder=text", "--tokenizer=nope"], ["tokenizer", "nope", "dataset's folder"]),
     ],
 )
@@ -208,7 +208,7 @@ def test_texts_that_are_all_empty(copy, command):
     header, *rows = content.read_text().splitlines()
     empty = ["\t".join([row.split("\t")[0], "", row.split("\t")[2]]) for row in rows]
     content.write_text("\n".join([header, *empty]) + "\n")
-    failed(command(model="MoRec"), "['title']", "empty")
+    failed(command(model="MoRec"), "colours.content", "title", "empty")
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.parquet", "a.safetensors"])
@@ -221,7 +221,7 @@ def test_damaged_features(copy, command, name):
 def test_features_are_never_unpickled(copy, command):
     np.save(copy / "a.npy", np.array([{"red0": 1}], dtype=object), allow_pickle=True)
     (copy / "a.tokens.txt").write_text("red0\n")
-    failed(command("--item_encoder=features", "--features=a.npy"), "a.npy", "cannot be read")
+    failed(command("--item_encoder=features", "--features=a.npy"), "a.npy", "type object")
 
 
 def test_no_content_file(copy, command):
