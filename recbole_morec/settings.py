@@ -139,6 +139,10 @@ def _sentences(error: ValidationError, values: dict[str, Any]) -> list[str]:
             found.setdefault(key, []).append("it is not set")
         else:
             found.setdefault(key, []).append(detail["msg"][0].lower() + detail["msg"][1:])
+    for reasons in found.values():
+        # Settings by modality may be a dictionary too, which is rarely what was meant.
+        others = [reason for reason in reasons if "valid dictionary" not in reason]
+        reasons[:] = others or reasons
     return [
         f"{key}={values.get(key)!r}: {' or '.join(dict.fromkeys(reasons))}."
         for key, reasons in found.items()
