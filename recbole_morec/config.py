@@ -172,8 +172,8 @@ class MoRecConfig(Config):
         values = self.final_config_dict
         self.multimodal = is_ours(self.model_class)
         self._problems += _wrong_subkeys(self._user)
-        named = values if values["protocol"] in protocol.PROTOCOLS else {**values, "protocol": None}
-        values.update(protocol.resolve(named))
+        known = values["protocol"] in protocol.PROTOCOLS  # else its own problem is enough
+        values.update(protocol.resolve(values if known else {**values, "protocol": "pixelrec"}))
         values["metrics"] = _as_list(values["metrics"])
         values["topk"] = _as_list(values["topk"])
         mode = _eval_args(self._user).get("mode")

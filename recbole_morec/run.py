@@ -247,8 +247,7 @@ def _results(parts: _Parts, state: TrainState, reports: dict[str, Report]) -> di
     trained = sum(p.numel() for p in parts.adapter.model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in parts.adapter.model.parameters() if not p.requires_grad)
     seconds = max(state.seconds, 1e-9)
-    splits = parts.dataset.splits
-    trained_users = int((splits.train_stop - splits.start > 1).sum())
+    users = parts.dataset.splits.trained_users * state.epoch
     return {
         "model": config.model,
         "item_encoder": config["item_encoder"] if config.multimodal else "id",
@@ -261,7 +260,7 @@ def _results(parts: _Parts, state: TrainState, reports: dict[str, Report]) -> di
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
             "seconds": round(state.seconds, 1),
-            "users_per_second": round(trained_users * state.epoch / seconds, 1),
+            "users_per_second": round(users / seconds, 1),
             "items_per_second": round(state.items * parallel.world_size() / seconds, 1),
             "processes": parallel.world_size(),
         },

@@ -58,6 +58,11 @@ class Splits:
             train_only=int((kept & ~has_test).sum()),
         )
 
+    @property
+    def trained_users(self) -> int:
+        """Number of users with at least two interactions to train on."""
+        return int((self.train_stop - self.start > 1).sum())
+
     def training_mask(self, total: int) -> np.ndarray:
         """``[total]`` bool: does an interaction train?"""
         return _ranges_mask(self.start, self.train_stop, total)

@@ -138,10 +138,7 @@ class Trainer:
                 "are left out, no user has two interactions to learn from."
             )
         self.epochs = config["epochs"] if adapter.trains else 1
-        splits = adapter.dataset.splits
-        self._users_per_row = float((splits.train_stop - splits.start > 1).sum()) / max(
-            len(self.loader.builder.rows), 1
-        )
+        self._users_per_row = adapter.dataset.splits.trained_users / len(self.loader.builder.rows)
         self.bigger_is_better = bool(config["valid_metric_bigger"])
         adapter.model.to(accelerator.device)
         if adapter.trains:
