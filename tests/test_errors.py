@@ -63,7 +63,7 @@ def failed(outcome, *words):
         (["--text_fields=[titel]", "--item_encoder=text"], ["titel", "title"]),
         (["--image_field=covr"], ["covr", "cover"]),
         (["--n_heads=3"], ["embedding_size=64", "n_heads=3"]),
-        (["--protocol=pixelrek", "--epochs=-1"], ["pixelrek", "2 problems"]),
+        (["--protocol=pixelrek", "--worker=-1"], ["pixelrek", "2 problems"]),
         (["--item_encoder={image: x}"], ["item_encoder", "list of names"]),
         (["--USER_ID_FIELD=item_id"], ["USER_ID_FIELD=item_id", "no field serves twice"]),
         (["--val_interval={rating: 3}"], ["val_interval", "convert"]),
