@@ -26,6 +26,7 @@ OURS = {"embedding_size": 128, "objective": "in_batch", "window": "windows"}
 POSTER = {"item_encoder": "tf_efficientnet_lite0"}
 TITLE = {"item_encoder": "all-MiniLM-L6-v2", "max_text_length": 40, "text_fields": ["title"]}
 BF16 = {"mixed_precision": "bf16"}
+COSINE = {**BF16, "scheduler": "cosine", "epochs": 10}
 
 # Row -> model, settings. `stored: {...}` stands for the pooled vectors of that encoder.
 ROWS = {
@@ -57,13 +58,16 @@ ROWS = {
         {
             **OURS,
             **TITLE,
-            **BF16,
+            **COSINE,
             "train_layers": "last_2",
             "encoder_learning_rate": 1e-4,
-            "scheduler": "cosine",
-            "epochs": 10,
         },
     ),
+    "titles end to end, all layers": (
+        "MoRec",
+        {**OURS, **TITLE, **COSINE, "train_layers": "all", "encoder_learning_rate": 1e-4},
+    ),
+    "stored titles, same recipe": ("MoRec", {**OURS, **COSINE, "stored": TITLE}),
 }
 
 

@@ -7,16 +7,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recbole_morec.data import _atomic_lines
+from recbole_morec.data import line_blocks
 from recbole_morec.data.atomic import (
     ContentTable,
     read_content,
     read_header,
-    read_inter,
-    scan_inter,
     write_content,
-    write_inter,
 )
+from recbole_morec.data.inter import read_inter, write_inter
 from recbole_morec.errors import DataError
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -128,15 +126,8 @@ def test_inter_round_trip_with_own_field_names_and_extra_columns(tmp_path):
     assert b"NA\ti,3\t7\t3.0\tweb\n" in path.read_bytes()
 
 
-def test_scan_inter_is_lazy_and_equal(tmp_path):
-    path = inter_file(tmp_path, "u1\ti1\t1\nu2\ti2\t2\n")
-    lazy = scan_inter(path)
-    assert isinstance(lazy, pl.LazyFrame)
-    assert lazy.collect().equals(read_inter(path))
-
-
 def test_line_checks_across_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(_atomic_lines, "_CHUNK_BYTES", 8)
+    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 8)
     good = "".join(f"us\u00e9r{n}\titem{n}\t{n}\n" for n in range(20))
     assert read_inter(inter_file(tmp_path, good)).height == 20
     assert read_inter(inter_file(tmp_path, good + "\n\n\n\n\n\n\n\n\n\n\n\n")).height == 20

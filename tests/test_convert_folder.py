@@ -18,16 +18,16 @@ from rich.console import Console
 from recbole_morec import convert
 from recbole_morec.convert import _output, convert_folder, print_report
 from recbole_morec.convert._tables import read_table
-from recbole_morec.convert._times import parse_times
+from recbole_morec.convert._times import TimeColumn
 from recbole_morec.convert.report import length_histogram
 from recbole_morec.data.atomic import (
     ContentTable,
     read_content,
     read_header,
-    read_inter,
     write_content,
-    write_inter,
 )
+from recbole_morec.data.event_log import is_missing
+from recbole_morec.data.inter import read_inter, write_inter
 from recbole_morec.errors import ConfigError, DataError
 
 INTERACTIONS = """\
@@ -93,6 +93,10 @@ def test_a_folder_becomes_a_dataset(source, tmp_path):
     assert names == {
         *("tiny.inter", "tiny.content", "tiny.yaml", "convert_report.json"),
         *(f"images/i{n}.png" for n in (1, 2, 3, 4)),
+        *(
+            f"prepared/histories/{file}"
+            for file in ("meta.json", "users.arrow", "items.arrow", "offsets.npy", "items.npy")
+        ),
     }
     assert [entry.name for entry in out.parent.iterdir()] == ["tiny"]
 
@@ -295,9 +299,11 @@ def test_without_a_time_the_row_is_the_time(tmp_path):
     ],
 )
 def test_times(written, read, form):
-    times, how = parse_times(pl.Series(written), "x.csv column t")
-    assert times.to_list() == read
-    assert form in how
+    column = TimeColumn("x.csv column t")
+    times = column.read(pl.Series(written))
+    assert times[~is_missing(times)].tolist() == [value for value in read if value is not None]
+    assert is_missing(times).tolist() == [value is None for value in read]
+    assert form in column.finish()
 
 
 @pytest.mark.parametrize(
@@ -315,9 +321,15 @@ def test_times(written, read, form):
 )  # fmt: skip
 def test_times_written_in_several_ways_are_an_error(written, parts):
     with pytest.raises(DataError) as caught:
-        parse_times(pl.Series(written), "x.csv column t")
+        _read_times(written)
     for part in ("x.csv column t", *parts):
         assert part in str(caught.value)
+
+
+def _read_times(written: list[str]) -> None:
+    column = TimeColumn("x.csv column t")
+    column.read(pl.Series(written))
+    column.finish()
 
 
 def test_ambiguous_dates_are_an_error(tmp_path):
@@ -710,7 +722,7 @@ def test_overwrite_with_the_report_of_an_earlier_version(tmp_path, source):
     assert "no report of a conversion" in failure(DataError, source, out, overwrite=True)
 
 
-@pytest.mark.parametrize("step", ["write_inter", "place_images", "_write_yaml"])
+@pytest.mark.parametrize("step", ["write_interactions", "place_images", "_write_yaml"])
 @pytest.mark.parametrize("stop", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_failed_conversion_leaves_the_old_state(tmp_path, source, monkeypatch, step, stop):
     def fail(*args, **kwargs):
@@ -719,7 +731,7 @@ def test_a_failed_conversion_leaves_the_old_state(tmp_path, source, monkeypatch,
     fresh, old = tmp_path / "data" / "fresh", tmp_path / "data" / "tiny"
     convert_folder(source, old)
     before = {p: p.read_bytes() for p in old.rglob("*") if p.is_file()}
-    monkeypatch.setattr(f"recbole_morec.convert.folder.{step}", fail)
+    monkeypatch.setattr(f"recbole_morec.convert._pipeline.{step}", fail)
     for out, overwrite in [(fresh, False), (old, True)]:
         with pytest.raises(type(stop)):
             convert_folder(source, out, overwrite=overwrite)

@@ -141,7 +141,7 @@ def both(tmp_path, monkeypatch):
 def test_training_rows_and_targets_are_recboles(both):
     pair = both("SASRec")
     assert pair.dataset.item_tokens.tolist() == list(pair.stock.field2id_token["item_id"])
-    assert pair.dataset.user_tokens.tolist() == list(pair.stock.field2id_token["user_id"])
+    assert list(pair.dataset.user_tokens) == list(pair.stock.field2id_token["user_id"])
     builder = pair.adapter.batches()
     ours = builder.build(np.arange(len(builder.rows)), 0)["interaction"]
     theirs = rows_of(pair.stock, pair.train.dataset.inter_feat)

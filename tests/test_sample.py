@@ -10,7 +10,8 @@ import yaml
 from PIL import Image
 from transformers import AutoTokenizer
 
-from recbole_morec.data.atomic import read_content, read_inter
+from recbole_morec.data.atomic import read_content
+from recbole_morec.data.inter import read_inter
 from recbole_morec.errors import DataError
 from recbole_morec.sample import make_sample
 from recbole_morec.sample.covers import draw_cover

@@ -1,15 +1,20 @@
 """Converters: from data as it is published to dataset folders. One module per kind of source.
 
-A source is a module with ``add_arguments(parser)`` for options of its own and
-``convert(args) -> Report``; it is made known by one line in :data:`SOURCES`.
+A source is a module with ``find(options, report) -> Source``, which says what lies where; all else
+is shared. It is made known by one line in :data:`SOURCES`.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from types import ModuleType
 
 from recbole_morec.convert import folder
+from recbole_morec.convert._filters import DUPLICATES, Filters
+from recbole_morec.convert._pipeline import convert_source
+from recbole_morec.convert._source import LINKS, Options
+from recbole_morec.convert._times import UNITS
 from recbole_morec.convert.folder import convert_folder
 from recbole_morec.convert.report import Report, print_report
 from recbole_morec.errors import ConfigError, suggest
@@ -18,6 +23,8 @@ __all__ = ["SOURCES", "Report", "add_arguments", "convert_folder", "print_report
 
 SOURCES: dict[str, ModuleType] = {"folder": folder}
 
+_FILTERS = ("duplicates", "min_user_inter", "min_item_inter", "last_n")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``recbole-morec convert`` to a parser."""
@@ -25,28 +32,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, metavar="DIR", help="folder of the source")
     parser.add_argument("--output", required=True, metavar="DIR", help="dataset folder to write")
     parser.add_argument("--name", help="of the dataset (default: the name of the output folder)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion")
     parser.add_argument(
+        "--variant", metavar="NAME", help="which of a source's data sets (default: by file names)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion")
+
+    group = parser.add_argument_group("what is dropped, in this order")
+    group.add_argument(
+        "--duplicates",
+        default="keep",
+        metavar="CHOICE",
+        help=f"rows with the same user and item: {', '.join(DUPLICATES)} (default: keep)",
+    )
+    group.add_argument(
         "--min-user-inter",
         type=int,
         default=0,
         metavar="N",
-        help="drop users with fewer interactions (k-core with --min-item-inter)",
+        help="users with fewer interactions (k-core with --min-item-inter, iterated)",
     )
-    parser.add_argument(
-        "--min-item-inter", type=int, default=0, metavar="N", help="drop items with fewer"
+    group.add_argument(
+        "--min-item-inter", type=int, default=0, metavar="N", help="items with fewer"
     )
+    group.add_argument(
+        "--last-n", type=int, default=0, metavar="N", help="all but each user's newest N"
+    )
+
+    group = parser.add_argument_group("files, columns and units, where they are not found")
+    group.add_argument("--interactions", metavar="FILE", help="table of interactions")
+    group.add_argument("--items", metavar="FILE", help="table of items")
+    group.add_argument("--images", metavar="PATH", help="folder of images")
+    group.add_argument("--user-field", metavar="COLUMN", help="column of the user")
+    group.add_argument("--item-field", metavar="COLUMN", help="column of the item")
+    group.add_argument("--time-field", metavar="COLUMN", help="column of the time")
+    group.add_argument("--time-unit", metavar="UNIT", help=f"one of {', '.join(UNITS)}")
     parser.add_argument(
-        "--duplicates",
-        default="keep",
+        "--link-images",
+        default="copy",
         metavar="CHOICE",
-        help="rows with the same user and item: keep (default), first, last, error",
+        help=f"{' or '.join(LINKS)} the images (default: copy)",
     )
-    parser.add_argument(
-        "--link-images", default="copy", metavar="CHOICE", help="copy (default) or link the images"
-    )
-    for source in SOURCES.values():
-        source.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,12 +79,17 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: unknown source or choice.
-        DataError: see the source's own function.
+        DataError: see :func:`~recbole_morec.convert._pipeline.convert_source`.
     """
     if args.source not in SOURCES:
         raise ConfigError(
             f'convert: there is no source "{args.source}".{suggest(args.source, SOURCES)} '
             f"Known: {', '.join(sorted(SOURCES))}."
         )
-    print_report(SOURCES[args.source].convert(args))
+    given = vars(args).copy()
+    kind = given.pop("source")
+    filters = Filters(**{name: given.pop(name) for name in _FILTERS})
+    paths = {name: Path(given.pop(name)) for name in ("input", "output")}
+    options = Options(**paths, **given, filters=filters, progress=True)
+    print_report(convert_source(kind, SOURCES[kind].find, options))
     return 0

@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from recbole_morec.convert._images import ImageFiles
-from recbole_morec.convert._tables import Table, ids_of, plain_name
+from recbole_morec.convert._rows import plain_name
+from recbole_morec.convert._tables import Table, item_ids
 from recbole_morec.convert.report import Report
 from recbole_morec.data.atomic import ContentTable
 
@@ -122,7 +123,7 @@ def _usable_rows(table: Table, item_column: str, removed: set[str], report: Repo
         for name, empty in zip(frame.columns, blank, strict=True)
     )
     # The item's own column keeps what looks like a missing number: "nan" may be an id.
-    item = ids_of(table, item_column).alias("item")
+    item = item_ids(table, item_column).alias("item")
     frame = frame.drop(item_column)
     if "item" in frame.columns:
         frame = frame.rename({"item": "item_text"})

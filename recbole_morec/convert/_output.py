@@ -47,15 +47,21 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
         )
 
 
-def fingerprints(folder: Path) -> dict[str, str]:
+def fingerprints(folder: Path, without: str = "") -> dict[str, str]:
     """SHA-256 of every file of a dataset folder but its report; of ``images/`` of the names only.
 
     Looking at names finds images that were put there, without reading every image again.
+
+    Args:
+        folder: the dataset folder.
+        without: a subfolder to pass over.
     """
     found: dict[str, str] = {}
     images = []
     for path in sorted(files_below(folder)):
         name = path.relative_to(folder).as_posix()
+        if without and name.startswith(f"{without}/"):
+            continue
         if name.startswith("images/"):
             images.append(name)
         elif name != REPORT_FILE:
@@ -103,13 +109,17 @@ def check_folder(output: Path) -> None:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files of a folder and its subfolders, without what file managers leave there."""
-    return [
-        Path(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name not in _DESKTOP_FILES
-    ]
+    """All files of a dataset folder and its subfolders.
+
+    Without what file managers leave there, and without ``prepared/``: it is derived from the other
+    files, so nobody's work.
+    """
+    found = []
+    for place, folders, names in os.walk(folder):
+        if Path(place) == folder and "prepared" in folders:
+            folders.remove("prepared")
+        found += [Path(place, name) for name in names if name not in _DESKTOP_FILES]
+    return found
 
 
 def shortened(names: Iterable[str], most: int = 5) -> str:
@@ -153,6 +163,7 @@ def write_settings(
     text_fields: Sequence[str],
     other_texts: Sequence[str],
     image_field: str | None,
+    protocol: str = "pixelrec",
 ) -> None:
     """Write the dataset's own yaml: names of fields and the protocol, with comments."""
     lines = [f"# {line}" for line in source]
@@ -161,7 +172,7 @@ def write_settings(
     lines.append("# For stock RecBole, which loads only the columns that it is told to.")
     lines.append(_yaml({"load_col": {"inter": [user_field, item_field, time_field]}}))
     lines.append("# Leave-one-out, whole histories; see the documentation of protocols.")
-    lines.append(_yaml({"protocol": "pixelrec"}))
+    lines.append(_yaml({"protocol": protocol}))
     if text_fields:
         lines.append("# Text fields that are read, in this order.")
         if other_texts:

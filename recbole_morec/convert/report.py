@@ -37,6 +37,8 @@ class Report:
         missing_text: text field -> rows of the content file where it is empty.
         images: images used, missing and bad, and files that no item uses.
         bad_images: the bad ones: item, file, reason.
+        published: users, items, interactions -> the number that is published, the one found here,
+            and their difference.
         notes: everything else that a reader should know.
         files: file of the output -> SHA-256 of its bytes; ``images/`` -> of the names in it. So a
             later conversion can tell whether someone has changed the folder since.
@@ -67,6 +69,7 @@ class Report:
     missing_text: dict[str, int] = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
     bad_images: list[dict[str, str]] = field(default_factory=list)
+    published: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
@@ -104,7 +107,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
     table = Table(title=escape(f"{report.name}: {report.source} -> {report.output}"))
     table.add_column("what", no_wrap=True)
     table.add_column("found", overflow="fold")
-    for section in (_detected, _interactions, _items, _images):
+    for section in (_detected, _interactions, _items, _images, _published):
         rows = section(report)
         for what, found in rows:
             table.add_row(escape(what), escape(found))
@@ -165,6 +168,15 @@ def _images(report: Report) -> list[tuple[str, str]]:
         (f'bad image of "{bad["item"]}"', f"{bad['file']}: {bad['reason']}")
         for bad in report.bad_images[:5]
     ]
+    return rows
+
+
+def _published(report: Report) -> list[tuple[str, str]]:
+    rows = []
+    for what, found in report.published.items():
+        difference = found["difference"]
+        verdict = "OK" if difference == 0 else f"{difference:+,} here"
+        rows.append((f"published {what}", f"{found['published']:,}: {verdict}"))
     return rows
 
 

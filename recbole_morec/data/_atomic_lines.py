@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from recbole_morec.errors import DataError, suggest
@@ -68,59 +67,17 @@ def _not_utf8(path: Path, line: int, raw: bytes, error: UnicodeDecodeError) -> s
     )
 
 
-def check_lines(path: Path, columns: int, separator: str = "\t") -> int:
-    """Return the number of rows below the header after checking UTF-8 and the number of fields.
-
-    Blank lines at the end of the file do not count. Reads in chunks, so memory is bounded.
-
-    Args:
-        path: the file; no quoting has a meaning in it.
-        columns: fields that a line must have.
-        separator: one ASCII character.
-    """
-    line = 2
-    blank: int | None = None
-    with path.open("rb") as file:
-        file.readline()
-        while chunk := file.read(_CHUNK_BYTES):
-            chunk += file.readline()
-            _check_chunk_utf8(path, chunk, line)
-            if not chunk.endswith(b"\n"):
-                chunk += b"\n"
-            content = np.frombuffer(chunk, dtype=np.uint8)
-            ends = np.flatnonzero(content == ord("\n"))
-            before = np.searchsorted(np.flatnonzero(content == ord(separator)), ends)
-            found = np.diff(before, prepend=0) + 1
-            lengths = np.diff(ends, prepend=-1) - 1
-            # A Windows line end leaves one carriage return on an otherwise empty line.
-            empty = (lengths == 0) | ((lengths == 1) & (content[ends - 1] == ord("\r")))
-            filled = np.flatnonzero(~empty)
-            bad = np.flatnonzero((found != columns) & ~empty)
-            last = int(filled[-1]) if len(filled) else -1
-            if blank is None and len(gap := np.flatnonzero(empty)):
-                blank = line + int(gap[0])
-            first_bad = line + int(bad[0]) if len(bad) else math.inf
-            if blank is not None and last >= 0 and blank < min(first_bad, line + last):
-                raise DataError(f"{path} line {blank}: the line is empty. Delete it.")
-            if len(bad):
-                raise DataError(
-                    wrong_columns(path, int(first_bad), int(found[bad[0]]), columns, separator)
-                )
-            line += len(ends)
-    return (line if blank is None else blank) - 2
-
-
 def check_utf8(path: Path) -> None:
     """Raise a DataError that names the first line that is not UTF-8, if there is one."""
     line = 1
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             chunk += file.readline()
-            _check_chunk_utf8(path, chunk, line)
+            check_chunk_utf8(path, chunk, line)
             line += chunk.count(b"\n")
 
 
-def _check_chunk_utf8(path: Path, chunk: bytes, line: int) -> None:
+def check_chunk_utf8(path: Path, chunk: bytes, line: int) -> None:
     if chunk.isascii():
         return
     try:
@@ -187,68 +144,38 @@ def empty_token(path: Path, line: int, name: str, role: str) -> str:
 # --- .inter -------------------------------------------------------------------------------------
 
 
-def typed_inter(
-    path: Path, raw: pl.LazyFrame, wanted: Mapping[str, tuple[str, str]]
-) -> pl.LazyFrame:
-    """Check user, item and time in one streaming pass; ``raw`` holds them as text, with ``row``."""
-    first_bad = [
-        pl.col("row").filter(pl.col(role) == "").min().alias(role) for role in ("user", "item")
-    ]
-    whole, number = pl.lit(True), pl.lit(0.0)
-    if "time" in wanted:
-        number = pl.col("time").cast(pl.Float64, strict=False)
-        integer = pl.col("time").cast(pl.Int64, strict=False)
-        # 2^63 itself is not an Int64, and beyond it a whole float must stay a float.
-        fits = (number == number.floor()) & (number.abs() < 2.0**63)
-        whole = (integer.is_not_null() | fits).fill_null(False).all()
-        bad = number.is_null() | ~number.is_finite()
-        first_bad.append(pl.col("row").filter(bad).min().alias("time"))
-    summary = (
-        raw.select(*first_bad, whole.alias("whole")).collect(engine="streaming").row(0, named=True)
-    )
-    wrong = [role for role in wanted if summary[role] is not None]
-    if wrong:
-        role = min(wrong, key=lambda each: (summary[each], list(wanted).index(each)))
-        row = summary[role]
-        name = wanted[role][0]
-        if role != "time":
-            raise DataError(empty_token(path, row + 2, name, role))
-        text = raw.filter(pl.col("row") == row).select("time").collect().item()
-        raise DataError(
-            f'{path} line {row + 2}: the time field "{name}" is {text!r}, which is not a finite '
-            "number. Write seconds (or any number that grows with time), without separators."
-        )
-    if "time" not in wanted:
-        return raw.select("user", "item")
-    # Only values such as 1362061200.0 go through a float; integers stay exact.
-    exact = pl.coalesce(integer, number.cast(pl.Int64, strict=False))
-    time = exact if summary["whole"] else number
-    return raw.select("user", "item", time.alias("time"))
+def check_tokens_to_write(
+    path: Path, name: str, column: pl.Series, required: bool, before: int = 0
+) -> None:
+    """Raise for a token that the format cannot hold, or for an empty one where it is required.
 
-
-def check_tokens_to_write(path: Path, name: str, column: pl.Series, required: bool) -> None:
-    """Raise for a token that the format cannot hold, or for an empty one where it is required."""
+    ``before`` is the number of rows before the first one of ``column``, for messages.
+    """
     empty = (column.is_null() | (column == "")).fill_null(True)
     if required and empty.any():
-        raise DataError(f'{path}: the field "{name}" is empty in row {empty.arg_max() + 1}.')
+        row = before + empty.arg_max() + 1
+        raise DataError(f'{path}: the field "{name}" is empty in row {row}.')
     broken = column.str.contains(_BREAKS_A_CELL.pattern).fill_null(False)
     if broken.any():
         row = broken.arg_max()
         raise DataError(
-            f'{path}: the field "{name}" of row {row + 1} is {column[row]!r}; an id cannot hold a '
-            "tab or a line break. Rename it in the source."
+            f'{path}: the field "{name}" of row {before + row + 1} is {column[row]!r}; an id '
+            "cannot hold a tab or a line break. Rename it in the source."
         )
 
 
-def check_numbers_to_write(path: Path, name: str, column: pl.Series, required: bool) -> None:
-    """Raise for a missing or non-finite number where one is required."""
+def check_numbers_to_write(
+    path: Path, name: str, column: pl.Series, required: bool, before: int = 0
+) -> None:
+    """Raise for a missing or non-finite number where one is required; ``before`` as above."""
     if not column.dtype.is_numeric():
         raise DataError(f'{path}: the field "{name}" must be numeric, found {column.dtype}.')
     bad = column.is_null()
     if column.dtype.is_float():
         bad = bad | ~column.is_finite().fill_null(True)
     if required and bad.any():
-        raise DataError(f'{path}: the field "{name}" of row {bad.arg_max() + 1} is not a number.')
+        row = before + bad.arg_max() + 1
+        raise DataError(f'{path}: the field "{name}" of row {row} is not a number.')
 
 
 # --- .content -----------------------------------------------------------------------------------

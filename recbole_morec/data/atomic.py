@@ -1,9 +1,9 @@
 """Atomic files: tab-separated UTF-8 with a typed header, read and written without any quoting.
 
-``.inter`` holds interactions (``user_id:token  item_id:token  timestamp:float``), one per line.
-``.content`` holds what an item is: free text and the paths of its images. A line is a line of bytes
-up to ``\\n``; a field is what stands between two tabs. Nothing else has a meaning, so a quotation
-mark at the start of a title is just a quotation mark. Inside a ``text`` field, tab, newline,
+``.inter`` holds interactions (see :mod:`recbole_morec.data.inter`), one per line. ``.content``
+holds what an item is: free text and the paths of its images. A line is a line of bytes up to
+``\\n``; a field is what stands between two tabs. Nothing else has a meaning, so a quotation mark
+at the start of a title is just a quotation mark. Inside a ``text`` field, tab, newline,
 carriage return and backslash are written ``\\t``, ``\\n``, ``\\r`` and two backslashes; an empty
 field means missing.
 """
@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import polars as pl
 
 from recbole_morec.data import _atomic_lines as lines
 from recbole_morec.errors import DataError, suggest
@@ -93,121 +91,6 @@ def read_header(path: str | Path, types: Sequence[str] = INTER_TYPES) -> dict[st
             raise DataError(f'{path} line 1: the field "{name}" stands twice. Rename one of them.')
         header[name] = kind
     return header
-
-
-# --- .inter -------------------------------------------------------------------------------------
-
-
-def scan_inter(
-    path: str | Path,
-    user_field: str = "user_id",
-    item_field: str = "item_id",
-    time_field: str | None = "timestamp",
-) -> pl.LazyFrame:
-    """Check an ``.inter`` file in streaming passes and return it as a lazy frame.
-
-    Two passes over the file in bounded memory find every bad line before a row is used; the
-    returned frame reads the file once more when it is collected or sunk.
-
-    Args:
-        path: the file.
-        user_field, item_field: names of the ``token`` fields of user and item.
-        time_field: name of the ``float`` field of the time, or ``None`` to read no time.
-
-    Returns:
-        Columns ``user`` and ``item`` (String) and, with a time field, ``time``: Int64 when every
-        value is a whole number, else Float64. The order of the rows is that of the file.
-
-    Raises:
-        DataError: naming the file, the line, the field and what to do.
-    """
-    path = lines.existing(path)
-    header = read_header(path, INTER_TYPES)
-    wanted = {"user": (user_field, "token"), "item": (item_field, "token")}
-    if time_field is not None:
-        wanted["time"] = (time_field, "float")
-    for role, (name, kind) in wanted.items():
-        lines.require_field(path, header, role, name, kind)
-
-    rows = lines.check_lines(path, len(header))
-    if rows == 0:
-        raise DataError(
-            f"{path}: there is a header but not one interaction below it. Write one line per "
-            "interaction, or convert the source again."
-        )
-    names = [f"column {number}" for number in range(len(header))]
-    position = {name: names[number] for number, name in enumerate(header)}
-    cells = pl.scan_csv(
-        path,
-        has_header=False,
-        skip_rows=1,
-        n_rows=rows,
-        separator="\t",
-        quote_char=None,
-        schema=dict.fromkeys(names, pl.String),
-        row_index_name="row",
-        glob=False,
-    )
-    raw = cells.select(
-        "row",
-        *(pl.col(position[name]).fill_null("").alias(role) for role, (name, _) in wanted.items()),
-    )
-    return lines.typed_inter(path, raw, wanted)
-
-
-def read_inter(
-    path: str | Path,
-    user_field: str = "user_id",
-    item_field: str = "item_id",
-    time_field: str | None = "timestamp",
-) -> pl.DataFrame:
-    """Read an ``.inter`` file into memory; see :func:`scan_inter` for columns and errors."""
-    return scan_inter(path, user_field, item_field, time_field).collect()
-
-
-def write_inter(
-    path: str | Path,
-    frame: pl.DataFrame,
-    user_field: str = "user_id",
-    item_field: str = "item_id",
-    time_field: str | None = "timestamp",
-) -> None:
-    """Write interactions as an ``.inter`` file; the file is whole or absent.
-
-    Args:
-        path: the file to write.
-        frame: columns ``user``, ``item`` and, with a time field, ``time``. Further columns follow
-            under their own names, numbers as ``float`` and the rest as ``token``.
-        user_field, item_field, time_field: the names that the header gives them.
-
-    Raises:
-        DataError: a user or item is empty or holds a tab or a line break, which this format has
-            no way to write, or a time is missing or not finite.
-    """
-    path = Path(path)
-    names = {"user": user_field, "item": item_field}
-    if time_field is not None:
-        names["time"] = time_field
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
-        raise DataError(
-            f"{path}: cannot write interactions without the columns {', '.join(missing)}; "
-            f"the frame has {', '.join(frame.columns)}."
-        )
-    extra = [name for name in frame.columns if name not in ("user", "item", "time")]
-    frame = frame.select(*names, *extra)
-    header = []
-    for name in frame.columns:
-        kind = "float" if name == "time" or frame[name].dtype.is_numeric() else "token"
-        if kind == "float":
-            lines.check_numbers_to_write(path, names.get(name, name), frame[name], name == "time")
-        else:
-            frame = frame.with_columns(pl.col(name).cast(pl.String))
-            lines.check_tokens_to_write(path, names.get(name, name), frame[name], name in names)
-        header.append(f"{names.get(name, name)}:{kind}")
-    with lines.whole_file(path) as temporary, temporary.open("wb") as file:
-        file.write(("\t".join(header) + "\n").encode())
-        frame.write_csv(file, separator="\t", include_header=False, quote_style="never")
 
 
 # --- .content -----------------------------------------------------------------------------------

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from recbole_morec.data.atomic import ContentTable, read_content, read_inter
-from recbole_morec.data.histories import Histories
+from recbole_morec.data.atomic import ContentTable, read_content
+from recbole_morec.data.prepared import open_prepared
 from recbole_morec.data.recbole_interface import RecBoleInterface
-from recbole_morec.data.splits import Splits
+from recbole_morec.data.splits import Splits, ranges_mask
 from recbole_morec.errors import DataError, suggest
 from recbole_morec.evaluation.protocol import Protocol, build_protocol
 
-PAD = "[PAD]"
+_USERS_AT_ONCE = 1 << 19
 
 
 class MultimodalDataset(RecBoleInterface):
@@ -110,27 +109,26 @@ class MultimodalDataset(RecBoleInterface):
     def fingerprint(self) -> str:
         """A hash of the protocol, the candidates and the targets: equal = comparable numbers."""
         digest = hashlib.sha256(self.protocol.fingerprint().encode())
-        digest.update("\n".join(self.item_tokens[self.candidates]).encode())
+        update_tokens(digest, self.item_tokens, np.flatnonzero(self.candidates))
         for phase in ("valid", "test"):
-            digest.update("\n".join(self.user_tokens[self.splits.users[phase]]).encode())
+            update_tokens(digest, self.user_tokens, self.splits.users[phase])
             targets = self.histories.items[self.splits.targets[phase]]
-            digest.update("\n".join(self.item_tokens[targets]).encode())
+            update_tokens(digest, self.item_tokens, targets)
         return digest.hexdigest()[:12]
 
     def token_digest(self) -> str:
         """A hash of users and items in the order of their internal ids."""
-        digest = hashlib.sha256("\n".join(self.user_tokens).encode())
-        digest.update("\n".join(self.item_tokens).encode())
+        digest = hashlib.sha256(self._prepared.tokens_digest.encode())
+        update_tokens(digest, self.item_tokens, np.arange(len(self._prepared.items), self.item_num))
         return digest.hexdigest()[:12]
 
     def digest(self) -> str:
         """A hash of all interactions and of the content file: equal = the same training data in
         the same order."""
         digest = hashlib.sha256(self.token_digest().encode())
+        digest.update(self._prepared.histories_digest.encode())
         if self.content_path.exists():
             digest.update(self.content_path.read_bytes())
-        digest.update(self.histories.items.tobytes())
-        digest.update(self.histories.offsets.tobytes())
         return digest.hexdigest()[:12]
 
     def summary(self) -> dict[str, Any]:
@@ -147,71 +145,79 @@ class MultimodalDataset(RecBoleInterface):
             ),
             "users left out (too short)": self.splits.left_out,
             "users that only train": self.splits.train_only,
-            "repeated user-item pairs": self.repeats,
+            "repeated user-item pairs": self._prepared.repeats,
             "test targets seen before (always a miss)": self.barred_targets("test"),
         }
 
     def barred_targets(self, phase: str) -> int:
         """Number of a phase's targets that the protocol bars, since the user has had them."""
-        if self.protocol.history_mask == "none":
+        if self.protocol.history_mask == "none" or self._prepared.repeats == 0:
             return 0
-        user = np.repeat(np.arange(self.user_num), self.histories.lengths)
-        pairs = user * self.item_num + self.histories.items
-        if self.protocol.history_mask == "truncated":
-            cut_away = np.arange(len(pairs)) < self.splits.start[user]
-            pairs[cut_away] = -1 - np.arange(cut_away.sum())
-        _, first, where = np.unique(pairs, return_index=True, return_inverse=True)
-        targets = self.splits.targets[phase]
-        return int((first[where[targets]] < targets).sum())
+        return sum(self._barred(users, phase) for users in self._user_blocks())
 
     def _read_interactions(self) -> None:
-        frame = read_inter(self.inter_path, self.uid_field, self.iid_field, self.time_field)
-        users = frame["user"].unique(maintain_order=True)
-        items = frame["item"].unique(maintain_order=True)
+        prepared = open_prepared(self.inter_path, self.uid_field, self.iid_field, self.time_field)
+        self._prepared = prepared
+        items = list(prepared.items)
         if self.protocol.catalogue == "content":
             if self.content is None:
                 raise DataError(
                     f"catalogue=content: {self.content_path} does not exist; convert the dataset "
                     "with its items, or use catalogue=interactions."
                 )
-            extra = pl.Series("item", self.content.tokens, dtype=pl.String)
-            items = pl.concat([items, extra]).unique(maintain_order=True)
-        self.user_tokens = np.array([PAD, *users], dtype=object)
-        self.item_tokens = np.array([PAD, *items], dtype=object)
-        user_ids = _internal_ids(frame["user"], users)
-        item_ids = _internal_ids(frame["item"], items)
-        times = frame["time"].to_numpy() if "time" in frame.columns else None
-        self.histories = Histories.build(user_ids, item_ids, times, len(self.user_tokens))
-        self.repeats = frame.height - frame.select("user", "item").unique().height
+            known = set(items)
+            items += [token for token in self.content.tokens if token not in known]
+        self.user_tokens = prepared.users
+        self.item_tokens = np.array(items, dtype=object)
+        self.histories = prepared.histories
 
     def _count(self) -> None:
-        items, total = self.histories.items, len(self.histories.items)
-        trained = items[self.splits.training_mask(total)]
-        self.train_counts = np.bincount(trained, minlength=self.item_num)
+        self.train_counts = np.zeros(self.item_num, dtype=np.int64)
         self.candidates = np.zeros(self.item_num, dtype=bool)
         if self.protocol.catalogue == "content":
             self.candidates |= self.content_rows >= 0
-        stop = np.where(
-            self.histories.lengths >= max(self.protocol.min_user_inter, 1),
-            self.histories.offsets[1:],
-            self.splits.start,
-        )
-        for user_start, user_stop in _merged(self.splits.start, stop):
-            self.candidates[items[user_start:user_stop]] = True
+        shortest = max(self.protocol.min_user_inter, 1)
+        for users in self._user_blocks():
+            first, items = self._interactions_of(users)
+            start = self.splits.start[users] - first
+            train_stop = self.splits.train_stop[users] - first
+            trained = items[ranges_mask(start, train_stop, len(items))]
+            self.train_counts += np.bincount(trained, minlength=self.item_num)
+            offsets = self.histories.offsets[users.start : users.stop + 1]
+            stop = np.where(np.diff(offsets) >= shortest, offsets[1:] - first, start)
+            self.candidates[items[ranges_mask(start, stop, len(items))]] = True
+
+    def _barred(self, users: slice, phase: str) -> int:
+        first, items = self._interactions_of(users)
+        offsets = self.histories.offsets[users.start : users.stop + 1] - first
+        user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        pairs = user * self.item_num + items
+        if self.protocol.history_mask == "truncated":
+            cut_away = np.arange(len(pairs)) < self.splits.start[users][user] - first
+            pairs[cut_away] = -1 - np.arange(cut_away.sum())
+        _, earliest, where = np.unique(pairs, return_index=True, return_inverse=True)
+        at = np.searchsorted(self.splits.users[phase], [users.start, users.stop])
+        targets = self.splits.targets[phase][at[0] : at[1]] - first
+        return int((earliest[where[targets]] < targets).sum())
+
+    def _user_blocks(self) -> list[slice]:
+        """Ranges of users whose interactions are looked at together, so that memory is bounded."""
+        return [
+            slice(start, min(start + _USERS_AT_ONCE, self.user_num))
+            for start in range(0, self.user_num, _USERS_AT_ONCE)
+        ]
+
+    def _interactions_of(self, users: slice) -> tuple[int, np.ndarray]:
+        """Where the interactions of consecutive users begin, and their items."""
+        first, stop = self.histories.offsets[[users.start, users.stop]]
+        return int(first), self.histories.items[first:stop]
 
 
-def _merged(starts: np.ndarray, stops: np.ndarray) -> list[tuple[int, int]]:
-    """Join neighbouring ranges, so that an untruncated dataset is one range."""
-    kept = stops > starts
-    starts, stops = starts[kept], stops[kept]
-    breaks = np.flatnonzero(starts[1:] != stops[:-1])
-    firsts = np.concatenate([[0], breaks + 1])
-    lasts = np.concatenate([breaks, [len(stops) - 1]])
-    return list(zip(starts[firsts].tolist(), stops[lasts].tolist(), strict=True))
-
-
-def _internal_ids(values: pl.Series, tokens: pl.Series) -> np.ndarray:
-    return values.cast(pl.Enum(tokens)).to_physical().to_numpy().astype(np.int64) + 1
+def update_tokens(digest: Any, tokens: Any, ids: np.ndarray) -> None:
+    """Feed the tokens of ids ``[n]``, one per line, to a hash."""
+    for start in range(0, len(ids), _USERS_AT_ONCE):
+        text = "\n".join(tokens[ids[start : start + _USERS_AT_ONCE]])
+        digest.update((text if start == 0 else f"\n{text}").encode())
 
 
 def find_dataset_folder(config: Any) -> Path:

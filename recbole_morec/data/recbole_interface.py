@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from recbole_morec.data.histories import Histories
 from recbole_morec.data.item_features import ItemFeatures, read_item_features
 from recbole_morec.data.splits import Splits
+from recbole_morec.data.tokens import TokenTable
 from recbole_morec.errors import DataError
 from recbole_morec.randomness import permutation, stream
 
@@ -32,7 +33,7 @@ class RecBoleInterface:
 
     config: Any
     folder: Path
-    user_tokens: np.ndarray
+    user_tokens: TokenTable
     item_tokens: np.ndarray
     histories: Histories
     splits: Splits
@@ -131,18 +132,20 @@ class RecBoleInterface:
         ]
 
     @property
-    def field2id_token(self) -> dict[str, np.ndarray]:
+    def field2id_token(self) -> dict[str, np.ndarray | TokenTable]:
         """Original tokens by internal id, of users, items and item features."""
         ids = {self.uid_field: self.user_tokens, self.iid_field: self.item_tokens}
         return ids | self._item_features.tokens
 
     @functools.cached_property
-    def field2token_id(self) -> dict[str, dict[str, int]]:
+    def field2token_id(self) -> dict[str, Mapping[str, int]]:
         """Internal id by original token, of users, items and item features."""
-        return {
+        ids: dict[str, Mapping[str, int]] = {
             field: {token: number for number, token in enumerate(tokens)}
             for field, tokens in self.field2id_token.items()
+            if field != self.uid_field
         }
+        return {self.uid_field: self.user_tokens.ids, **ids}
 
     def token2id(self, field: str, tokens: str | Iterable[str]) -> int | np.ndarray:
         """Internal id(s) of one token or of several.

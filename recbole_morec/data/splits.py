@@ -65,10 +65,10 @@ class Splits:
 
     def training_mask(self, total: int) -> np.ndarray:
         """``[total]`` bool: does an interaction train?"""
-        return _ranges_mask(self.start, self.train_stop, total)
+        return ranges_mask(self.start, self.train_stop, total)
 
 
-def _ranges_mask(starts: np.ndarray, stops: np.ndarray, total: int) -> np.ndarray:
+def ranges_mask(starts: np.ndarray, stops: np.ndarray, total: int) -> np.ndarray:
     """Mark the positions of disjoint half-open ranges."""
     steps = np.zeros(total + 1, dtype=np.int32)
     np.add.at(steps, starts, 1)

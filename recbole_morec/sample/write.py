@@ -13,7 +13,8 @@ import polars as pl
 from PIL import Image
 
 from recbole_morec.convert._output import check_folder, files_below, new_folder, shortened
-from recbole_morec.data.atomic import ContentTable, write_content, write_inter
+from recbole_morec.data.atomic import ContentTable, write_content
+from recbole_morec.data.inter import write_inter
 from recbole_morec.errors import DataError
 from recbole_morec.randomness import stream
 from recbole_morec.sample.covers import draw_cover, encode_jpeg
