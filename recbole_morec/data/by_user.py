@@ -131,31 +131,27 @@ def _numbers(ids: np.ndarray | None, count: int) -> np.ndarray:
     return numbers
 
 
-def by_user(
-    log: EventLog, numbering: Numbering, spill: Path, block_rows: int = BLOCK_ROWS
-) -> Iterator[UserBlock]:
+def by_user(log: EventLog, numbering: Numbering, spill: Path) -> Iterator[UserBlock]:
     """Yield all users' interactions, each user's in one block, users ascending.
 
-    Larger logs than one block are split into files first, which are removed again; a block is
-    sorted in a thread while the one before is used.
+    Logs of more than :data:`BLOCK_ROWS` are split into files first, which are removed again; a
+    block is sorted in a thread while the one before is used. A block has about that many rows, or
+    all of one user who has more.
 
     Args:
         log: the interactions.
         numbering: which of them, under which ids.
         spill: folder for the files.
-        block_rows: interactions in a block, about; a user with more has one of his own.
     """
-    return prefetched(_sorted_blocks(log, numbering, spill, block_rows))
+    return prefetched(_sorted_blocks(log, numbering, spill))
 
 
-def _sorted_blocks(
-    log: EventLog, numbering: Numbering, spill: Path, block_rows: int
-) -> Iterator[UserBlock]:
+def _sorted_blocks(log: EventLog, numbering: Numbering, spill: Path) -> Iterator[UserBlock]:
     kind = np.dtype(
         [("user", np.int32), ("item", np.int32), ("time", log.time_type), ("row", np.int64)]
     )
     total = int(numbering.user_counts.sum())
-    block_rows = max(block_rows, -(-total // _MOST_BLOCKS))
+    block_rows = max(BLOCK_ROWS, -(-total // _MOST_BLOCKS))
     if total <= block_rows:
         records = [_records(events, numbering, kind) for events in log.chunks()]
         yield _sorted(np.concatenate(records) if records else np.empty(0, kind))

@@ -91,11 +91,11 @@ class EventLog:
             self._write(column, values)
         self.rows += len(user)
 
-    def chunks(self, size: int = CHUNK) -> Iterator[Events]:
-        """Yield all interactions in the order of the rows, ``size`` at a time."""
+    def chunks(self) -> Iterator[Events]:
+        """Yield all interactions in the order of the rows, :data:`CHUNK` at a time."""
         types = {"user": np.uint32, "item": np.uint32, "time": self.time_type}
-        for row in range(0, self.rows, size):
-            count = min(size, self.rows - row)
+        for row in range(0, self.rows, CHUNK):
+            count = min(CHUNK, self.rows - row)
             yield Events(row, *(self._read(name, kind, row, count) for name, kind in types.items()))
 
     def extra_values(self, row: int, count: int) -> dict[str, np.ndarray]:

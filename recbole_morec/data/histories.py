@@ -21,24 +21,6 @@ class Histories:
     items: np.ndarray
     offsets: np.ndarray
 
-    @classmethod
-    def build(
-        cls, users: np.ndarray, items: np.ndarray, times: np.ndarray | None, user_num: int
-    ) -> Histories:
-        """Sort interactions stably by (user, time, row).
-
-        Args:
-            users, items: internal ids ``[M]``, row by row as in the file.
-            times: timestamps ``[M]`` (int64 or float64, compared exactly); ``None`` = the order of
-                the rows is the order in time.
-            user_num: number of users, padding user included.
-        """
-        keys = (users,) if times is None else (times, users)
-        order = np.lexsort(keys)  # lexsort is stable: rows that tie keep their order
-        offsets = np.zeros(user_num + 1, dtype=np.int64)
-        np.cumsum(np.bincount(users, minlength=user_num), out=offsets[1:])
-        return cls(np.ascontiguousarray(items[order], dtype=np.int32), offsets)
-
     @property
     def user_num(self) -> int:
         """Number of users, padding user included."""
