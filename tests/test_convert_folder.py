@@ -696,6 +696,23 @@ def test_overwrite_stops_at_what_others_put_there(tmp_path, source, file, listed
     convert_folder(source, out, overwrite=True)
 
 
+def test_what_was_derived_from_a_dataset_is_in_nobodys_way(tmp_path, source):
+    out = tmp_path / "tiny"
+    convert_folder(source, out)
+    for listed in (True, False):
+        write(out / "prepared" / "texts-0123" / "ids.npy", "tokens")
+        write(out / "prepared" / "texts.lock", "")
+        if not listed:  # the report of an earlier version
+            report = json.loads((out / "convert_report.json").read_text())
+            del report["files"]
+            write(out / "convert_report.json", json.dumps(report))
+        convert_folder(source, out, overwrite=True)
+        assert not (out / "prepared").exists()
+    write(out / "prepared" / "texts-0123" / "ids.npy", "tokens")
+    convert_folder(out, tmp_path / "again")  # a dataset folder is a source too
+    assert not (tmp_path / "again" / "prepared").exists()
+
+
 def test_overwrite_with_the_report_of_an_earlier_version(tmp_path, source):
     out = tmp_path / "tiny"
     convert_folder(source, out)

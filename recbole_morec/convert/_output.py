@@ -16,6 +16,8 @@ from recbole_morec.errors import DataError
 
 REPORT_FILE = "convert_report.json"
 
+DERIVED = "prepared/"  # made from the dataset at its first use, and made again where it is absent
+
 _DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -50,6 +52,7 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
 def fingerprints(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a dataset folder but its report; of ``images/`` of the names only.
 
+    What lies in ``prepared/`` is derived and does not count.
     Looking at names finds images that were put there, without reading every image again.
     """
     found: dict[str, str] = {}
@@ -58,7 +61,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
         name = path.relative_to(folder).as_posix()
         if name.startswith("images/"):
             images.append(name)
-        elif name != REPORT_FILE:
+        elif name != REPORT_FILE and not name.startswith(DERIVED):
             with path.open("rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     if images:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from recbole_morec.convert._output import check_folder, files_below, new_folder, shortened
+from recbole_morec.convert._output import DERIVED, check_folder, files_below, new_folder, shortened
 from recbole_morec.data.atomic import ContentTable, write_content, write_inter
 from recbole_morec.errors import DataError
 from recbole_morec.randomness import stream
@@ -183,6 +183,7 @@ def _check_room(folder: Path, overwrite: bool) -> None:
         )
     ours = {f"{name}.inter", f"{name}.content", FACTS_FILE, *_TOKENIZER_FILES}
     foreign = {file for file in found - ours if not re.fullmatch(r"images/i\d+\.jpg", file)}
+    foreign = {file for file in foreign if not file.startswith(DERIVED)}
     if foreign:
         raise DataError(
             f"{folder}: --overwrite would delete files that are no part of the sample: "
