@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -357,6 +358,34 @@ def test_several_processes_at_once(tmp_path, locks):
         np.testing.assert_array_equal(np.load(result), expected)
     assert len(stores(tmp_path)) == 1
     assert not list((tmp_path / "prepared").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("step", ["tokenise", "rename"])
+def test_a_process_that_was_faster_is_no_trouble(tmp_path, monkeypatch, caplog, step):
+    """Without locks: the store of another process is there when this one comes to write its own."""
+    tokenise, rename = text_store.tokenise, Path.rename
+    other = tmp_path / "other" / "prepared"
+    other.parent.mkdir()
+    TextReader(make_tokenizer(), TEXTS, 5, folder=other.parent)
+
+    def tokenise_late(*args):
+        if step == "tokenise":
+            shutil.copytree(other, tmp_path / "prepared", dirs_exist_ok=True)
+        return tokenise(*args)
+
+    def rename_late(path, target):
+        if step == "rename":
+            shutil.copytree(other, tmp_path / "prepared", dirs_exist_ok=True)
+        return rename(path, target)
+
+    monkeypatch.setattr(text_store, "tokenise", tokenise_late)
+    monkeypatch.setattr(Path, "rename", rename_late)
+    reader = TextReader(make_tokenizer(), TEXTS, 5, folder=tmp_path)
+    (name,) = stores(tmp_path)
+    files = [place / name / "ids.npy" for place in (other, tmp_path / "prepared")]
+    assert files[0].stat().st_mtime_ns == files[1].stat().st_mtime_ns  # the copy was left alone
+    assert mapped(reader._ids)
+    assert not caplog.text
 
 
 # --- fields and languages, and the log ----------------------------------------------------------

@@ -200,11 +200,12 @@ def _write(store: Path, packed: PackedTexts, facts: dict[str, Any]) -> None:
             meta["files"][path.name] = _size_and_sum(path)
         text = json.dumps(meta, indent=1) + "\n"
         (temporary / "meta.json").write_text(text, encoding="utf-8")
-        if os.path.lexists(store):  # damaged
-            _discard(store)
-        temporary.rename(store)
+        if _open(store, facts) is None:  # else another process was first, where locks do nothing
+            if os.path.lexists(store):
+                _discard(store)
+            temporary.rename(store)
     except OSError:
-        if not store.is_dir():  # where locks do nothing, another process may have been first
+        if not store.is_dir():  # it is one if another process was first by a moment
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
