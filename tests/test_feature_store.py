@@ -127,7 +127,9 @@ def test_a_file_of_other_items_is_an_error(tmp_path, policy):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
-def test_only_rows_that_are_used_must_be_finite(tmp_path, bad):
+@pytest.mark.parametrize("block", [12, 2**20], ids=["row by row", "whole"])
+def test_only_rows_that_are_used_must_be_finite(tmp_path, monkeypatch, bad, block):
+    monkeypatch.setattr(feature_store, "BLOCK_BYTES", block)
     values = VALUES.astype(np.float64)
     values[0, 1] = values[3, 1] = bad
     write_npy(tmp_path / "a.npy", TOKENS, values)
