@@ -304,6 +304,21 @@ def test_a_read_only_or_full_disk(tmp_path, caplog, monkeypatch, call):
     assert not any(p.is_dir() for p in (tmp_path / "prepared").iterdir())
 
 
+def test_a_damaged_store_that_cannot_be_replaced(tmp_path, monkeypatch, caplog):
+    TextReader(make_tokenizer(), TEXTS, 5, folder=tmp_path)
+    cut(tmp_path / "prepared" / stores(tmp_path)[0])
+
+    def fail(*args):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.rename", fail)
+    reader = TextReader(make_tokenizer(), TEXTS, 5, folder=tmp_path)
+    assert_equal_readers(TextReader(make_tokenizer(), TEXTS, 5), reader)
+    damaged, not_written = warnings(caplog)
+    assert "is damaged (ids.npy is not the file that was written)" in damaged
+    assert "cannot be written" in not_written
+
+
 def test_a_store_on_a_read_only_disk_is_opened(tmp_path, monkeypatch, caplog):
     TextReader(make_tokenizer(), TEXTS, 5, folder=tmp_path)
 

@@ -205,7 +205,7 @@ def _write(store: Path, packed: PackedTexts, facts: dict[str, Any]) -> None:
                 _discard(store)
             temporary.rename(store)
     except OSError:
-        if not store.is_dir():  # it is one if another process was first by a moment
+        if _open(store, facts) is None:  # else another process was first by a moment
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
