@@ -35,7 +35,8 @@ PROPERTIES = next(p for p in (PACKAGE / "properties", PACKAGE.parent / "properti
 _NOT_IN_HASH = {
     "checkpoint_dir", "config_files", "data_path", "device", "eval_batch_size", "eval_step_log",
     "gpu_id", "image_cache_gb", "local_rank", "log_interval", "log_tensorboard", "log_wandb",
-    "resume", "show_progress", "single_spec", "state", "use_gpu", "wandb_project", "worker",
+    "resume", "show_progress", "single_spec", "state", "text_store", "use_gpu", "wandb_project",
+    "worker",
 }  # fmt: skip
 
 # Settings that describe a dataset; a run evaluated on another dataset takes that one's.
@@ -45,8 +46,9 @@ DATASET_KEYS = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "image_field", "
 EVALUATION_KEYS = {
     *DATASET_KEYS, "data_path", "dataset", "protocol", "min_user_inter", "truncate_history",
     "history_mask", "catalogue", "eval_mode", "eval_args", "missing_content", "bad_images",
-    "image_cache_gb", "worker", "use_gpu", "mixed_precision", "show_progress", "metrics", "topk",
-    "valid_metric", "eval_batch_size", "metric_decimal_place", "popularity_buckets",
+    "image_cache_gb", "text_store", "worker", "use_gpu", "mixed_precision", "show_progress",
+    "metrics", "topk", "valid_metric", "eval_batch_size", "metric_decimal_place",
+    "popularity_buckets",
 }  # fmt: skip
 
 # RecBole's filters change the data, which is the converter's work.

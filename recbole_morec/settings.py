@@ -31,6 +31,7 @@ class RunSettings(_Settings):
     eval_mode: Annotated[str, Field(pattern=r"^(full|uni[1-9]\d*|pop[1-9]\d*)$")]
     image_field: str | None
     text_fields: list[str] | None
+    text_store: bool
     missing_content: Literal["error", "blank"]
     bad_images: Literal["error", "blank"]
     image_cache_gb: Annotated[float, Field(ge=0)]

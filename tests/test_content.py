@@ -438,6 +438,7 @@ def make_config(**changes):
         "bad_images": "error",
         "image_cache_gb": 1,
         "missing_content": "error",
+        "text_store": False,
         "show_progress": False,
     }
     return {**config, **changes}

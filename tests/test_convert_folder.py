@@ -708,6 +708,25 @@ def test_overwrite_stops_at_what_others_put_there(tmp_path, source, file, listed
     convert_folder(source, out, overwrite=True)
 
 
+def test_what_was_derived_from_a_dataset_is_in_nobodys_way(tmp_path, source):
+    out = tmp_path / "tiny"
+    convert_folder(source, out)
+    for listed in (True, False):
+        write(out / "prepared" / "texts-0123" / "ids.npy", "tokens")
+        write(out / "prepared" / "texts.lock", "")
+        if not listed:  # the report of an earlier version
+            report = json.loads((out / "convert_report.json").read_text())
+            del report["files"]
+            write(out / "convert_report.json", json.dumps(report))
+        convert_folder(source, out, overwrite=True)
+        assert [path.name for path in (out / "prepared").iterdir()] == ["histories"]
+    write(out / "prepared" / "texts-0123" / "ids.npy", "tokens")
+    convert_folder(out, tmp_path / "again")  # a dataset folder is a source too
+    assert [path.name for path in (tmp_path / "again" / "prepared").iterdir()] == ["histories"]
+    write(out / "prepared" / "notes.txt", "precious")
+    assert "prepared/notes.txt (new)" in failure(DataError, source, out, overwrite=True)
+
+
 def test_overwrite_with_the_report_of_an_earlier_version(tmp_path, source):
     out = tmp_path / "tiny"
     convert_folder(source, out)

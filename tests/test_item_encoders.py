@@ -11,6 +11,7 @@ import torch
 from item_encoder_world import build, content_for, make_dataset
 from torch import nn
 
+from recbole_morec.data.content.feature_store import gather_features, open_features
 from recbole_morec.errors import ConfigError, DataError
 from recbole_morec.item_encoders import (
     EncoderCard,
@@ -20,7 +21,6 @@ from recbole_morec.item_encoders import (
     register_item_encoder,
     registry,
 )
-from recbole_morec.item_encoders.features import read_features
 from recbole_morec.item_encoders.pooling import POOLINGS, masked_mean
 from recbole_morec.item_encoders.projection import ACTIVATIONS, Projection
 from recbole_morec.item_encoders.settings import read_settings
@@ -222,7 +222,7 @@ def test_features_name_the_items_that_lack(dataset):
 def test_wrong_features_are_refused(dataset, tokens, matrix, message):
     path = write_features(dataset.folder, ".npy", tokens, matrix.astype(np.float32))
     with pytest.raises(DataError, match=message):
-        read_features(path)
+        gather_features(open_features(path), ["[PAD]", "i2", "i5"])
 
 
 def damaged_features(folder, kind):
@@ -260,7 +260,7 @@ def damaged_features(folder, kind):
 def test_damaged_features_are_named(dataset, kind):
     path = damaged_features(dataset.folder, kind)
     with pytest.raises(DataError, match=r"needs .*numbers") as caught:
-        read_features(path)
+        gather_features(open_features(path), ["[PAD]", "i2", "i5"])
     assert str(path) in str(caught.value)
     assert "pickle" not in str(caught.value).lower()
 
@@ -272,7 +272,7 @@ def test_tokens_that_are_no_list_are_refused(dataset, tokens):
     path = dataset.folder / "cover.safetensors"
     save_file({"features": np.ones((2, 2), np.float32)}, path, metadata={"tokens": tokens})
     with pytest.raises(DataError, match="no JSON list"):
-        read_features(path)
+        gather_features(open_features(path), ["[PAD]", "i2", "i5"])
 
 
 def test_a_new_encoder_is_one_class_and_one_decorator(dataset, monkeypatch):

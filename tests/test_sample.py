@@ -136,8 +136,17 @@ def test_overwrite_replaces_a_sample_and_nothing_else(tmp_path):
         (mine / file).write_text("precious")
     with pytest.raises(DataError, match=r"mine: --overwrite .* no world\.json.*another --output"):
         make_sample(mine, n_items=100, n_users=20, overwrite=True)
+    derived = tmp_path / "derived" / "prepared" / "notes.txt"
+    derived.parent.mkdir(parents=True)
+    derived.write_text("precious")  # in a folder that is no sample
+    with pytest.raises(DataError, match=r"is not empty: it holds prepared/notes\.txt"):
+        make_sample(tmp_path / "derived", n_items=100, n_users=20)
     tiny = tmp_path / "tiny"
     make_sample(tiny, n_items=100, n_users=20)
+    (tiny / "prepared" / "texts-0123").mkdir(parents=True)
+    (tiny / "prepared" / "texts-0123" / "ids.npy").write_text("derived")
+    make_sample(tiny, n_items=100, n_users=20, overwrite=True)
+    assert not (tiny / "prepared").exists()
     (tiny / "minilm.npy").write_text("precious")
     with pytest.raises(DataError, match=r"no part of the sample: minilm\.npy\. Move"):
         make_sample(tiny, n_items=100, n_users=20, overwrite=True)

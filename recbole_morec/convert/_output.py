@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from recbole_morec.errors import DataError
 
 REPORT_FILE = "convert_report.json"
 
+
+_DERIVED = re.compile(r"prepared/\.?(histories|texts)[-./]")
 _DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -111,15 +114,16 @@ def check_folder(output: Path) -> None:
 def files_below(folder: Path) -> list[Path]:
     """All files of a dataset folder and its subfolders.
 
-    Without what file managers leave there, and without ``prepared/``: it is derived from the other
-    files, so nobody's work.
+    Without what file managers leave there, and without what is derived from the other files, which
+    is nobody's work (``prepared/histories``, ``prepared/texts-...``).
     """
-    found = []
-    for place, folders, names in os.walk(folder):
-        if Path(place) == folder and "prepared" in folders:
-            folders.remove("prepared")
-        found += [Path(place, name) for name in names if name not in _DESKTOP_FILES]
-    return found
+    return [
+        path
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name not in _DESKTOP_FILES
+        and not _DERIVED.match((path := Path(place, name)).relative_to(folder).as_posix())
+    ]
 
 
 def shortened(names: Iterable[str], most: int = 5) -> str:

@@ -32,6 +32,7 @@ _DEFAULTS: dict[str, Any] = {
     "text_fields": None,
     "max_text_length": 30,
     "features": None,
+    "missing_content": "error",
     "encoder_dropout": None,
     "batch_norm": "frozen",
 }
@@ -71,6 +72,7 @@ class EncoderSettings:
     text_fields: tuple[str, ...] | None
     max_text_length: int
     features: str | None
+    missing_content: str
     encoder_dropout: float | None
     batch_norm: str
     load_weights: bool = True

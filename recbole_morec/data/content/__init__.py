@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from recbole_morec.data.atomic import ContentTable
 from recbole_morec.data.content.images import BadImage, ImageFolderReader
+from recbole_morec.data.content.text_store import tokenizer_hash
 from recbole_morec.data.content.texts import TextReader, join_fields
 from recbole_morec.errors import ConfigError, DataError, suggest
 
 __all__ = ["BadImage", "ContentReader", "ImageFolderReader", "TextReader", "open_content"]
 
 _SHOWN = 5
+_MUCH_UNKNOWN = 0.2  # share of unknown tokens that is worth a warning
 _log = logging.getLogger(__name__)
 
 
@@ -61,8 +64,8 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
     Args:
         dataset: offers ``item_tokens``, ``folder``, ``content`` and ``content_rows``.
         needs: ``ImageNeed`` and ``TextNeed`` objects; equal ones are read once.
-        config: the keys ``image_field``, ``bad_images``, ``image_cache_gb``, ``missing_content``
-            and ``show_progress``.
+        config: the keys ``image_field``, ``bad_images``, ``image_cache_gb``, ``missing_content``,
+            ``text_store`` and ``show_progress``.
 
     Raises:
         ConfigError: a field that does not exist or has another type; needs that contradict.
@@ -96,7 +99,8 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
         columns = [_by_item(dataset.content_rows, table.columns[name]) for name in text_fields]
         texts = join_fields(columns)
         _check_texts(dataset, texts, text_fields)
-        readers.append(_open_texts(dataset, texts, text_fields, text_need, progress))
+        store = bool(config["text_store"])
+        readers.append(_open_texts(dataset, texts, text_fields, text_need, store, progress))
     return ContentReader(readers)
 
 
@@ -127,9 +131,15 @@ def _open_images(
 
 
 def _open_texts(
-    dataset: Any, texts: list[str | None], fields: Sequence[str], need: Any, progress: bool
+    dataset: Any,
+    texts: list[str | None],
+    fields: Sequence[str],
+    need: Any,
+    store: bool,
+    progress: bool,
 ) -> TextReader:
-    reader = TextReader(need.tokenizer, texts, need.max_length, progress)
+    folder = Path(dataset.folder) if store else None
+    reader = TextReader(need.tokenizer, texts, need.max_length, progress, folder)
     empty = [str(dataset.item_tokens[item]) for item in reader.empty_items]
     _log.info(
         "Texts (%s): %d items, %d cut at %d tokens, %d empty%s.",
@@ -140,6 +150,13 @@ def _open_texts(
         reader.empty,
         f" ({_first(empty)})" if empty else "",
     )
+    if reader.unknown >= _MUCH_UNKNOWN:
+        _log.warning(
+            "Texts (%s): the tokenizer does not know %.0f%% of the tokens. Choose a text encoder "
+            "of their language, or other text_fields.",
+            ", ".join(fields),
+            100 * reader.unknown,
+        )
     return reader
 
 
@@ -176,7 +193,7 @@ def _same_text(one: Any, other: Any) -> bool:
         return False
     if one.tokenizer is other.tokenizer:
         return True
-    return one.tokenizer.backend_tokenizer.to_str() == other.tokenizer.backend_tokenizer.to_str()
+    return tokenizer_hash(one.tokenizer) == tokenizer_hash(other.tokenizer)
 
 
 def _image_field(table: ContentTable, name: str | None, problems: list[str]) -> str | None:

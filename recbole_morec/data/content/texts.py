@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from recbole_morec.data.content.text_store import stored_texts
+from recbole_morec.data.content.tokenise import tokenise
 from recbole_morec.errors import ConfigError
-
-_BATCH = 1024
 
 
 def join_fields(columns: Sequence[Sequence[str | None]], separator: str = " ") -> list[str | None]:
@@ -38,12 +38,16 @@ class TextReader:
         texts: by internal item id; ``None`` is missing. Id 0 is padding and does not count.
         max_length: tokens per item at most, special ones included.
         progress: show a progress bar.
+        folder: the dataset's folder, to keep the tokens in its text store
+            (:func:`~recbole_morec.data.content.text_store.stored_texts`); ``None`` keeps them in
+            memory only.
 
     Attributes:
         empty_items: internal ids of items without a token of their own; they are read as the
             tokenizer's special tokens (``[CLS][SEP]``), or as one special token where it adds none
             by itself.
         truncated: number of items whose text was cut at ``max_length``.
+        unknown: share of the items' own tokens that the tokenizer does not know.
         pad_id: token id of padded places.
 
     Raises:
@@ -58,6 +62,7 @@ class TextReader:
         texts: Sequence[str | None],
         max_length: int,
         progress: bool = False,
+        folder: Path | None = None,
     ):
         if not getattr(tokenizer, "is_fast", False):
             raise ConfigError(
@@ -70,11 +75,16 @@ class TextReader:
                 f"max_text_length: {max_length} leaves no room for a token beside the tokenizer's "
                 f"{special} special ones. Set at least {special + 1}."
             )
+        if folder is None:
+            packed = tokenise(tokenizer, texts, max_length, progress)
+        else:
+            packed = stored_texts(folder, tokenizer, texts, max_length, progress)
         self.max_length = max_length
         self.pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-        self.empty_items: list[int] = []
-        self.truncated = 0
-        self._tokenise(tokenizer, texts, special, progress)
+        self.empty_items: list[int] = packed.empty.tolist()
+        self.truncated = packed.truncated
+        self._ids, self._offsets = packed.ids, packed.offsets
+        self.unknown = packed.unknown / max(1, int((self.lengths[1:] - special).sum()))
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -105,50 +115,3 @@ class TextReader:
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = self._ids[(starts[:, None] + places)[mask]]
         return ids, mask
-
-    def _tokenise(
-        self, tokenizer: Any, texts: Sequence[str | None], special: int, progress: bool
-    ) -> None:
-        bar = tqdm(
-            total=len(texts),
-            desc="texts",
-            unit="item",
-            disable=None if progress else True,  # None: only on a terminal
-            leave=False,
-        )
-        parts: list[np.ndarray] = []
-        lengths = np.zeros(len(texts), dtype=np.int64)
-        with bar:
-            for start in range(0, len(texts), _BATCH):
-                batch = ["" if text is None else text for text in texts[start : start + _BATCH]]
-                encoded = tokenizer(
-                    batch,
-                    truncation=True,
-                    max_length=self.max_length,
-                    padding=False,
-                    return_attention_mask=False,
-                    return_token_type_ids=False,
-                )
-                for row, encoding in enumerate(encoded.encodings, start=start):
-                    ids = encoding.ids
-                    if row > 0:
-                        if len(ids) <= special:
-                            self.empty_items.append(row)
-                        self.truncated += bool(encoding.overflowing)
-                    if not ids:
-                        ids = [_only_token(tokenizer)]
-                    lengths[row] = len(ids)
-                    parts.append(np.array(ids, dtype=np.int32))
-                bar.update(len(batch))
-        self._ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-        self._offsets = np.concatenate([[0], np.cumsum(lengths)])
-
-
-def _only_token(tokenizer: Any) -> int:
-    """The token that stands for an empty text where the tokenizer adds no special ones.
-
-    A row without any token would leave attention and means without a term to read.
-    """
-    names = ("cls", "bos", "eos", "sep", "unk", "pad")
-    ids = (getattr(tokenizer, f"{name}_token_id") for name in names)
-    return next((int(token) for token in ids if token is not None), 0)
