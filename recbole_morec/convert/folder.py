@@ -14,7 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from recbole_morec.convert._images import SUFFIXES, ImageFiles, place_images, verify_images
+from recbole_morec.convert._image_sources import SUFFIXES, FolderImages
+from recbole_morec.convert._images import ImageFiles, place_images, verify_images
 from recbole_morec.convert._interactions import check_duplicates_choice, clean_interactions
 from recbole_morec.convert._items import IMAGE_FIELD, ITEM_FIELD, build_content, default_text_fields
 from recbole_morec.convert._output import (
@@ -264,7 +265,7 @@ def _open_images(source: Path, given: str | None, report: Report) -> ImageFiles 
             report.detected["images"] = "no folder"
             return None
         root = fitting[0]
-    files = ImageFiles(root, source)
+    files = ImageFiles(FolderImages(root), source)
     if not files.paths:
         report.notes.append(f"{root} holds no image ({', '.join(SUFFIXES)}).")
     report.detected["images"] = f"{_name(root, source)}/ ({len(files.paths):,} files)"
