@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -138,6 +138,7 @@ class TarImages(ImageSource):
         with self._open(progress, to_end=True) as archive:
             for number, member in enumerate(_members(archive)):
                 self._list(number, member)
+            self._ended = archive.tarinfo.ended
         self._names = sorted(self._members, key=lambda name: self._members[name].number)
 
     def _list(self, number: int, member: tarfile.TarInfo) -> None:
@@ -152,6 +153,13 @@ class TarImages(ImageSource):
             if safe in self._members:
                 self._skip(REPEATED, name)
             self._members[safe] = _TarMember(number, member.offset_data, member.size, member.mtime)
+
+    def notes(self) -> list[str]:
+        """Return a sentence for every kind of member that was left out, and on a missing end."""
+        notes = super().notes()
+        if not self._ended:
+            notes.append(f"{self.path.name}: has no end mark, so it may be cut off after a member.")
+        return notes
 
     def names(self) -> Sequence[str]:
         """Return the names of the images in the order of the archive."""
@@ -202,17 +210,18 @@ class TarImages(ImageSource):
             total=self.path.stat().st_size, desc=f"listing {self.path.name}", unit="B",
             unit_scale=True, leave=False, disable=None if progress else True,
         )  # fmt: skip
+        kind = type("Member", (_Member,), {"ended": False})
         try:
             with bar, self.path.open("rb") as file:
                 if self._compression == "plain":
-                    with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as archive:
+                    with tarfile.open(fileobj=file, mode="r:", tarinfo=kind) as archive:
                         yield archive
                     return
                 opener = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}[self._compression]
                 with (
                     opener(_Watched(file, bar)) as unpacked,
                     tarfile.open(
-                        fileobj=unpacked, mode="r|", bufsize=2**18, tarinfo=_Member
+                        fileobj=unpacked, mode="r|", bufsize=2**18, tarinfo=kind
                     ) as archive,
                 ):
                     yield archive
@@ -223,12 +232,20 @@ class TarImages(ImageSource):
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose damaged header is an error; the library takes one for the archive's end."""
+    """A member whose damaged header is an error; the library takes one for the archive's end.
+
+    ``ended``, of a class made for one archive, tells whether the archive's end mark was seen.
+    """
+
+    ended: ClassVar[bool]
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
         try:
             member = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            cls.ended = True
+            raise
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
             raise tarfile.SubsequentHeaderError(str(error)) from None
         extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)

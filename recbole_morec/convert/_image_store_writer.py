@@ -28,7 +28,7 @@ from recbole_morec.convert._store_files import (
     clear,
     foreign_files,
     only_builder,
-    read_notes,
+    read_segment,
     segment_path,
     write_index,
     write_segment,
@@ -40,7 +40,6 @@ from recbole_morec.data.content.image_store import (
     INDEX,
     MANIFEST,
     VERSION,
-    file_sha256,
     manifest_sha256,
 )
 from recbole_morec.data.content.images import usable_cpus
@@ -174,16 +173,17 @@ class _Build:
         """Find the segments of an earlier build that are what this one would write."""
         while self.done < len(self.tasks):
             path = segment_path(self.folder, len(self.segments))
-            notes = read_notes(path) if path.is_file() else None
-            if notes is None:
+            found = read_segment(path) if path.is_file() else None
+            if found is None:
                 break
+            notes, digest = found
             end = self.done + notes["tasks"]
             # A last segment that stopped short of its size would have gone on with these tasks.
             if end > len(self.tasks) or (end < len(self.tasks) and not notes["full"]):
                 break
             if notes["inputs"] != self._inputs(self.done, end):
                 break
-            self._add(notes, path, file_sha256(path))
+            self._add(notes, path, digest)
             self.done = end
         self.taken_over = sum(notes["images"] for notes, _ in self.segments)
 

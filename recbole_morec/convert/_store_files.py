@@ -21,7 +21,9 @@ from recbole_morec.data.content.image_store import (
     MANIFEST,
     SEGMENTS,
     Segment,
+    file_sha256,
     key_hash,
+    open_batch,
     record_crc,
 )
 from recbole_morec.errors import DataError
@@ -56,7 +58,7 @@ def write_segment(path: Path, records: Sequence[tuple[bytes, bytes]], notes: dic
     Raises:
         DataError: the disk is full.
     """
-    text = json.dumps(notes, sort_keys=True).encode()
+    text = json.dumps(notes).encode()
     batch = pa.record_batch(
         [
             pa.array([key.decode() for key, _ in records], pa.string()),
@@ -71,14 +73,23 @@ def write_segment(path: Path, records: Sequence[tuple[bytes, bytes]], notes: dic
     return _write_batch(path, batch)
 
 
-def read_notes(path: Path) -> dict[str, Any] | None:
-    """Return the notes in a segment if it is as it was written, else ``None``."""
+def read_segment(path: Path) -> tuple[dict[str, Any], str] | None:
+    """Return the notes in a segment and its SHA-256 if it is as it was written, else ``None``.
+
+    Checksums tell whether records and notes are sound; that nothing else has changed (padding, the
+    frame) shows when the file is written again, into a checksum alone.
+    """
     try:
         segment = Segment(path)
         text = segment.metadata[_NOTES]
         if str(zlib.crc32(text)).encode() != segment.metadata[_NOTES_CRC]:
             return None
-        return json.loads(text) if all(map(segment.sound, range(len(segment)))) else None
+        if not all(map(segment.sound, range(len(segment)))):
+            return None
+        again = _HashingFile()
+        _write_arrow(again, open_batch(path))
+        digest = again.digest.hexdigest()
+        return (json.loads(text), digest) if digest == file_sha256(path) else None
     except (DataError, KeyError, ValueError):
         return None
 
@@ -186,17 +197,18 @@ def only_builder(folder: Path) -> Iterator[None]:
 
 
 class _HashingFile:
-    """A file to write that computes the SHA-256 of its content along the way."""
+    """A file to write, or none, that computes the SHA-256 of its content along the way."""
 
     closed = False
 
-    def __init__(self, file: Any):
+    def __init__(self, file: Any = None):
         self._file = file
         self.written = 0
         self.digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:
-        self._file.write(data)
+        if self._file is not None:
+            self._file.write(data)
         self.digest.update(data)
         self.written += len(data)
         return len(data)
@@ -205,18 +217,19 @@ class _HashingFile:
         return self.written
 
     def flush(self) -> None:
-        self._file.flush()
+        """Leave flushing to the owner of the file, who brings it to the disk."""
 
     def close(self) -> None:
-        """Leave closing to the owner of the file, which flushes it to the disk first."""
+        """Leave closing to the owner of the file."""
 
 
 def _write_batch(path: Path, batch: pa.RecordBatch) -> str:
-    def write(file: Any) -> None:
-        with pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
+    return write_whole(path, lambda file: _write_arrow(file, batch))
 
-    return write_whole(path, write)
+
+def _write_arrow(file: Any, batch: pa.RecordBatch) -> None:
+    with pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
 
 
 def _disk_full(path: Path, sink: _HashingFile | None, error: OSError) -> DataError:
