@@ -291,8 +291,6 @@ def test_a_damaged_member_of_a_zip_has_a_reason_and_an_encrypted_one_is_an_error
 
 # --- LMDB ---------------------------------------------------------------------------------------
 
-lmdb = pytest.importorskip("lmdb")
-
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("module", ["__main__", "lmdb_tools"])
