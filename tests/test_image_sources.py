@@ -21,7 +21,12 @@ from PIL import Image
 from recbole_morec.convert import _image_sources
 from recbole_morec.convert._image_sources import Unreadable, open_images
 from recbole_morec.convert._images import ImageFiles
-from recbole_morec.convert._westlake_records import read_listed_keys, read_record
+from recbole_morec.convert._westlake_records import (
+    _Record,
+    _Unpickler,
+    read_listed_keys,
+    read_record,
+)
 from recbole_morec.data.content.decoding import BadImageError
 from recbole_morec.errors import ConfigError, DataError
 
@@ -258,13 +263,13 @@ def test_a_damaged_member_header_does_not_end_the_archive_silently(tmp_path):
             open_images(tmp_path / name)
 
 
-def test_a_flipped_byte_in_a_compressed_tar_is_found_by_its_checksum(tmp_path):
-    path = make_tar(tmp_path / "a.tgz", many(), "w:gz")
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(DataError, match="damaged or cut off"):
-        open_images(path)
+def test_a_flipped_byte_in_a_compressed_tar_is_found_by_the_checksum_at_its_end(tmp_path):
+    data = make_tar(tmp_path / "a.tar", many()).read_bytes() + bytes(2**20)
+    packed = bytearray(gzip.compress(data, compresslevel=0))  # any byte unpacks to something
+    packed[packed.index(b"i20.jpg") + 1000] ^= 1
+    (tmp_path / "a.tgz").write_bytes(packed)
+    with pytest.raises(DataError, match="CRC check failed"):
+        open_images(tmp_path / "a.tgz")
 
 
 def test_a_huge_header_in_a_tar_is_refused(tmp_path):
@@ -392,8 +397,6 @@ def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_hostile_records_are_refused_and_nothing_runs(tmp_path):
-    from recbole_morec.convert import _westlake_records
-
     marker = tmp_path / "ran"
     tricks = hostile(marker)
     for name, trick in tricks.items():
@@ -405,7 +408,7 @@ def test_hostile_records_are_refused_and_nothing_runs(tmp_path):
         assert not marker.exists(), name
     # The class is as before, for the records that follow.
     np.testing.assert_array_equal(read_record(pickled(pixels(5), 1)), pixels(5))
-    assert not hasattr(_westlake_records._Record, "image")
+    assert not hasattr(_Record, "image")
     path = write_lmdb(tmp_path / "x", {**tricks, "good": pickled(pixels(1), 1)})
     found = read_all(open_images(path))
     assert found["global and reduce"].reason == (
@@ -413,6 +416,26 @@ def test_hostile_records_are_refused_and_nothing_runs(tmp_path):
     )
     assert sum(isinstance(payload, Unreadable) for payload in found.values()) == len(tricks)
     assert not marker.exists()
+
+
+def test_instructions_that_call_anything_are_refused_before_one_is_followed(tmp_path):
+    tricks = hostile(tmp_path / "ran")
+    for name, instruction in {
+        "stack global": "REDUCE",
+        "inst": "INST",
+        "obj": "OBJ",
+        "newobj_ex": "NEWOBJ_EX",
+        "reduce of the record class": "REDUCE",
+        "persistent id": "PERSID",
+        "binary persistent id": "BINPERSID",
+        "extension": "EXT1",
+    }.items():
+        with pytest.raises(BadImageError, match="nothing was run") as caught:
+            read_record(tricks[name])
+        if name not in ("inst", "obj", "newobj_ex"):
+            assert str(caught.value).endswith(f"contains the instruction {instruction}"), name
+    with pytest.raises(BadImageError, match="numbers its values beyond its length"):
+        read_record(tricks["huge memo"])
 
 
 def test_the_tricks_do_work_where_nobody_guards(tmp_path):
@@ -427,8 +450,6 @@ def test_the_tricks_do_work_where_nobody_guards(tmp_path):
 
 def test_the_unpickler_alone_refuses_too(tmp_path):
     """The second line of defence does not lean on the first."""
-    from recbole_morec.convert._westlake_records import _Unpickler
-
     marker = tmp_path / "ran"
     for name, trick in hostile(marker).items():
         if name in ("huge memo", "huge frame"):

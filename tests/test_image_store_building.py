@@ -336,10 +336,10 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_that_looks_whole(raw, t
 
     assert in_child(cramped) == 1
     text = told.read_text()
-    assert "segment-00001.arrow: cannot be written after" in text
+    assert "segment-00001.arrow: cannot be written: File too large. It takes 0.0 MiB, and" in text
     assert "MiB are free" in text
     assert "1 finished segments" in text
-    assert "run the same command again" in text
+    assert "run the same again" in text
     assert [path.name for path in folder.iterdir()] == ["segment-00000.arrow"]
     with pytest.raises(DataError, match="not a whole"):
         ImageStore.open(folder)
@@ -369,6 +369,20 @@ def test_a_disk_that_fills_up_at_any_file(raw, tmp_path, monkeypatch, code):
         monkeypatch.setattr(_store_files.os, "fsync", real)
         build(raw, folder)
         assert content(folder) == expected
+
+
+def test_a_whole_store_that_is_built_anew_is_whole_no_longer(raw, tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    build(raw, folder)
+
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_store_files.os, "fsync", fsync)
+    with pytest.raises(DataError, match="No space left"):
+        build(raw, folder, quality=80)
+    with pytest.raises(DataError, match=r"no image store|not a whole"):
+        ImageStore.open(folder)
 
 
 def test_other_errors_of_the_disk_stay_what_they_are(raw, tmp_path, monkeypatch):

@@ -243,8 +243,8 @@ class _Build:
             "quarantine": quarantine,
         }
         manifest["sha256"] = manifest_sha256(manifest)
-        text = json.dumps(manifest, indent=1) + "\n"
-        write_whole(self.folder / MANIFEST, lambda file: file.write(text.encode()))
+        text = (json.dumps(manifest, indent=1) + "\n").encode()
+        write_whole(self.folder / MANIFEST, len(text), lambda file: file.write(text))
         return StoreSummary(**totals, quarantine=quarantine, taken_over=self.taken_over)
 
     def _write(self, records: list[tuple[bytes, bytes]], notes: dict[str, Any], end: int) -> None:

@@ -110,11 +110,12 @@ def write_index(folder: Path, segments: int) -> str:
     return _write_batch(folder / INDEX, batch)
 
 
-def write_whole(path: Path, write: Callable[[Any], object]) -> str:
+def write_whole(path: Path, size: int, write: Callable[[Any], object]) -> str:
     """Write a file under a temporary name, bring it to the disk, and give it its name.
 
     Args:
         path: of the file.
+        size: about how many bytes it takes, for the message about a full disk.
         write: writes into the file object that it gets.
 
     Returns:
@@ -124,8 +125,6 @@ def write_whole(path: Path, write: Callable[[Any], object]) -> str:
         DataError: the disk is full; nothing of the file is left.
     """
     temporary = path.with_name(path.name + _TEMPORARY)
-    temporary.unlink(missing_ok=True)
-    sink = None
     try:
         with temporary.open("xb") as file:
             sink = _HashingFile(file)
@@ -136,8 +135,9 @@ def write_whole(path: Path, write: Callable[[Any], object]) -> str:
         _sync_folder(path.parent)
         return sink.digest.hexdigest()
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         if error.errno in _FULL:
-            raise _disk_full(path, sink, error) from None
+            raise _disk_full(path, size, error) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -224,7 +224,7 @@ class _HashingFile:
 
 
 def _write_batch(path: Path, batch: pa.RecordBatch) -> str:
-    return write_whole(path, lambda file: _write_arrow(file, batch))
+    return write_whole(path, batch.nbytes, lambda file: _write_arrow(file, batch))
 
 
 def _write_arrow(file: Any, batch: pa.RecordBatch) -> None:
@@ -232,16 +232,15 @@ def _write_arrow(file: Any, batch: pa.RecordBatch) -> None:
         writer.write_batch(batch)
 
 
-def _disk_full(path: Path, sink: _HashingFile | None, error: OSError) -> DataError:
-    done = [file for file in path.parent.glob(SEGMENTS) if file.is_file()]
-    size = sum(file.stat().st_size for file in done)
+def _disk_full(path: Path, size: int, error: OSError) -> DataError:
+    done = [file.stat().st_size for file in path.parent.glob(SEGMENTS)]
+    kept = f"{len(done)} finished segments ({sum(done) / 2**20:,.1f} MiB)"
     free = shutil.disk_usage(path.parent).free
-    tried = f" after {sink.written / 2**20:,.1f} MiB of it" if sink is not None else ""
     return DataError(
-        f"{path}: cannot be written{tried}: {error.strerror}. {free / 2**20:,.1f} MiB are free. "
-        f"{len(done)} finished segments ({size / 2**20:,.1f} MiB) are kept; this is not a whole "
-        "image store yet. Make room (or choose a smaller size or quality) and run the same command "
-        "again: it goes on from there."
+        f"{path}: cannot be written: {error.strerror}. It takes {size / 2**20:,.1f} MiB, and "
+        f"{free / 2**20:,.1f} MiB are free. {kept} are kept; this is not a whole image store yet. "
+        "Make room (or choose a smaller size or quality) and run the same again: it goes on from "
+        "there."
     )
 
 

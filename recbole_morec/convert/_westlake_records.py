@@ -35,15 +35,11 @@ _MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
 _FLOATS_OF_KS = (3, 224, 224)
 
 
-class _Sealed(type):
-    """A class whose attributes cannot be set, not even by a pickle."""
+class _Record:
+    """Stands for the pickled class; holds the attributes as they come.
 
-    def __setattr__(cls, name: str, value: object) -> None:
-        raise pickle.UnpicklingError(f"sets {name} of the class")
-
-
-class _Record(metaclass=_Sealed):
-    """Stands for the pickled class; holds the attributes as they come."""
+    Since it takes its state itself, the unpickler never sets an attribute, of it or of an object.
+    """
 
     __slots__ = ("attributes",)
 
