@@ -7,13 +7,13 @@ is shared. It is made known by one line in :data:`SOURCES`.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from types import ModuleType
 
 from recbole_morec.convert import folder
-from recbole_morec.convert._filters import DUPLICATES, Filters
+from recbole_morec.convert._encode_image import ENCODINGS, RESIZINGS
+from recbole_morec.convert._filters import DUPLICATES
 from recbole_morec.convert._pipeline import convert_source
-from recbole_morec.convert._source import LINKS, Options
+from recbole_morec.convert._source import BAD_IMAGES, FORMS, Options
 from recbole_morec.convert._times import UNITS
 from recbole_morec.convert.folder import convert_folder
 from recbole_morec.convert.report import Report, print_report
@@ -22,8 +22,6 @@ from recbole_morec.errors import ConfigError, suggest
 __all__ = ["SOURCES", "Report", "add_arguments", "convert_folder", "print_report", "run"]
 
 SOURCES: dict[str, ModuleType] = {"folder": folder}
-
-_FILTERS = ("duplicates", "min_user_inter", "min_item_inter", "last_n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,16 +59,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("files, columns and units, where they are not found")
     group.add_argument("--interactions", metavar="FILE", help="table of interactions")
     group.add_argument("--items", metavar="FILE", help="table of items")
-    group.add_argument("--images", metavar="PATH", help="folder of images")
+    group.add_argument("--images", metavar="PATH", help="folder, zip, tar or LMDB of images")
     group.add_argument("--user-field", metavar="COLUMN", help="column of the user")
     group.add_argument("--item-field", metavar="COLUMN", help="column of the item")
     group.add_argument("--time-field", metavar="COLUMN", help="column of the time")
     group.add_argument("--time-unit", metavar="UNIT", help=f"one of {', '.join(UNITS)}")
-    parser.add_argument(
-        "--link-images",
-        default="copy",
+
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--image-form",
+        default="store",
         metavar="CHOICE",
-        help=f"{' or '.join(LINKS)} the images (default: copy)",
+        help=f"{', '.join(FORMS)}: one packed store (default) or files",
+    )
+    group.add_argument(
+        "--image-encoding",
+        default="jpeg",
+        metavar="CHOICE",
+        help=f"of the store: {', '.join(ENCODINGS)} (default: jpeg)",
+    )
+    group.add_argument(
+        "--image-size", type=int, default=256, metavar="N", help="of the store (default: 256)"
+    )
+    group.add_argument(
+        "--image-resize",
+        default="shorter",
+        metavar="CHOICE",
+        help=f"{', '.join(RESIZINGS)} (default: shorter side down to the size, never enlarged)",
+    )
+    group.add_argument("--image-quality", type=int, default=90, metavar="N", help="1 to 100")
+    group.add_argument(
+        "--bad-images",
+        default="text_only",
+        metavar="CHOICE",
+        help=f"items whose image is missing or bad: {', '.join(BAD_IMAGES)} (default: text_only)",
     )
 
 
@@ -88,8 +110,6 @@ def run(args: argparse.Namespace) -> int:
         )
     given = vars(args).copy()
     kind = given.pop("source")
-    filters = Filters(**{name: given.pop(name) for name in _FILTERS})
-    paths = {name: Path(given.pop(name)) for name in ("input", "output")}
-    options = Options(**paths, **given, filters=filters, progress=True)
+    options = Options.of(**given, progress=True)
     print_report(convert_source(kind, SOURCES[kind].find, options))
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from recbole_morec.data.tokens import NONE
 from recbole_morec.errors import ConfigError, DataError, suggest
 
 DUPLICATES = ("keep", "first", "last", "error")
+
+OUTSIDE = "outside the k-core"
+NO_IMAGE = "item without a usable image"
 
 _EXAMPLES = 3
 
@@ -52,7 +55,12 @@ class Filters:
 
 
 def choose_rows(
-    log: EventLog, rows: Rows, filters: Filters, report: Report, spill: Path
+    log: EventLog,
+    rows: Rows,
+    filters: Filters,
+    report: Report,
+    spill: Path,
+    unusable: Collection[str] = (),
 ) -> np.ndarray:
     """Say which rows are kept.
 
@@ -62,6 +70,7 @@ def choose_rows(
         filters: what is dropped.
         report: gets the counts and examples of what is dropped, and why.
         spill: folder for temporary files.
+        unusable: items without a usable image, whose rows are dropped too.
 
     Returns:
         bool ``[rows]``.
@@ -77,6 +86,17 @@ def choose_rows(
         ("no usable time", lambda events: is_missing(events.time)),
     ):
         _drop(log, keep, bad, reason, report, rows)
+    if unusable:
+        tokens = log.items.tokens(np.arange(len(log.items)))
+        without = np.append(tokens.is_in(list(unusable)).to_numpy(), False)
+        _drop(
+            log,
+            keep,
+            lambda events: without[np.minimum(events.item, len(tokens))],
+            NO_IMAGE,
+            report,
+            rows,
+        )
     if filters.duplicates != "keep" and keep.any():
         _drop_duplicates(log, keep, filters.duplicates, report, rows, spill)
     _core(log, keep, filters.min_user_inter, filters.min_item_inter, report)
@@ -173,7 +193,7 @@ def _core(log: EventLog, keep: np.ndarray, min_user: int, min_item: int, report:
             at = np.flatnonzero(part)
             part[at] = (users[events.user[at]] >= min_user) & (items[events.item[at]] >= min_item)
     if dropped := rows - int(keep.sum()):
-        report.dropped["outside the k-core"] = dropped
+        report.dropped[OUTSIDE] = dropped
     report.core = (
         f"users >= {min_user}, items >= {min_item} interactions; {rounds} round"
         f"{'' if rounds == 1 else 's'}, {before[0] - found[0]:,} users and "

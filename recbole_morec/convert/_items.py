@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -36,23 +36,23 @@ def build_content(
     table: Table | None,
     item_column: str | None,
     interacted: Sequence[str],
-    removed: set[str],
+    removed: Mapping[str, set[str]],
     images: ImageFiles | None,
     report: Report,
 ) -> tuple[ContentTable | None, dict[str, str]]:
-    """Join an item table with image files.
+    """Join an item table with images.
 
     Args:
         table: the item table, if there is one.
         item_column: its column of the items.
         interacted: items of the interactions, by first appearance.
-        removed: items whose interactions were dropped by the k-core; they get no row.
-        images: the image files, if there are any.
+        removed: reason -> items whose interactions were dropped for it; they get no row.
+        images: the images, if there are any.
         report: gets the counts.
 
     Returns:
-        The content (``None`` if there is neither text nor image) and, by item, the image file
-        relative to the folder of the images.
+        The content, without its image field (``None`` if there is neither text nor image), and, by
+        item, the name of its image in the source.
     """
     columns: dict[str, list[str | None]] = {}
     tokens: list[str] = []
@@ -93,11 +93,6 @@ def build_content(
         content.columns[target] = values + [None] * len(added)
         if kind == "text":
             report.missing_text[target] = content.columns[target].count(None)
-    if images is not None and files:
-        content.fields[IMAGE_FIELD] = "image"
-        content.columns[IMAGE_FIELD] = [
-            f"images/{files[token]}" if token in files else None for token in content.tokens
-        ]
     written, wanted = set(content.tokens), set(interacted)
     report.content_rows = len(content)
     report.items_without_content = sum(token not in written for token in wanted)
@@ -115,7 +110,9 @@ def default_text_fields(content: ContentTable) -> list[str]:
     ]
 
 
-def _usable_rows(table: Table, item_column: str, removed: set[str], report: Report) -> pl.DataFrame:
+def _usable_rows(
+    table: Table, item_column: str, removed: Mapping[str, set[str]], report: Report
+) -> pl.DataFrame:
     frame = table.frame.with_columns(pl.all().replace(list(_MISSING), None))
     blank = [pl.col(name).str.strip_chars() == "" for name in frame.columns]
     frame = frame.with_columns(
@@ -138,10 +135,10 @@ def _usable_rows(table: Table, item_column: str, removed: set[str], report: Repo
         report.item_rows["dropped: item again (the first row was kept)"] = int(again.sum())
         report.examples["item again"] = frame.filter(again)["item"].head(_EXAMPLES).to_list()
         frame = frame.filter(~again)
-    if removed:
-        outside = frame["item"].is_in(list(removed))
+    for reason, items in removed.items():
+        outside = frame["item"].is_in(list(items))
         if outside.any():
-            report.item_rows["dropped: outside the k-core"] = int(outside.sum())
+            report.item_rows[f"dropped: {reason}"] = int(outside.sum())
             frame = frame.filter(~outside)
     return frame
 

@@ -168,6 +168,7 @@ def write_settings(
     other_texts: Sequence[str],
     image_field: str | None,
     protocol: str = "pixelrec",
+    blank: bool = False,
 ) -> None:
     """Write the dataset's own yaml: names of fields and the protocol, with comments."""
     lines = [f"# {line}" for line in source]
@@ -186,6 +187,9 @@ def write_settings(
         lines.append(_yaml({"text_fields": list(text_fields)}))
     if image_field is not None:
         lines.append(_yaml({"image_field": image_field}))
+    if blank:
+        lines.append("# An item without a usable image is read as grey.")
+        lines.append(_yaml({"missing_content": "blank"}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 
 from recbole_morec.convert._events import ITEM_FIELD, TIME_FIELD, USER_FIELD, read_events
-from recbole_morec.convert._filters import choose_rows
-from recbole_morec.convert._images import ImageFiles, place_images, verify_images
+from recbole_morec.convert._filters import NO_IMAGE, OUTSIDE, choose_rows
 from recbole_morec.convert._items import IMAGE_FIELD, build_content, default_text_fields
 from recbole_morec.convert._output import (
     REPORT_FILE,
@@ -21,13 +22,17 @@ from recbole_morec.convert._output import (
     new_folder,
     write_settings,
 )
+from recbole_morec.convert._place_images import put_images
 from recbole_morec.convert._rows import Rows
 from recbole_morec.convert._source import Counts, Options, Source
 from recbole_morec.convert._write_inter import write_interactions
 from recbole_morec.convert.report import Report
 from recbole_morec.data.atomic import ContentTable, write_content
 from recbole_morec.data.by_user import Numbering
+from recbole_morec.data.event_log import EventLog
 from recbole_morec.errors import DataError
+
+_SHOWN = 5
 
 
 def convert_source(
@@ -63,19 +68,34 @@ def convert_source(
     ):
         work = Path(temporary)
         found = read_events(source.interactions, source.columns, work / "log", report)
-        log = found.log
-        keep = choose_rows(log, source.interactions, options.filters, report, work / "spill")
-        numbering = Numbering.of(log, keep)
+        plan = _Plan(source, options, found.log, folder, work / "spill")
+        images: dict[str, str] | None = None
+        unusable: set[str] = set()
+        if options.image.bad == "drop" and source.images is not None:
+            # Only the images themselves say which of them are bad, and then which items are left.
+            trial = copy.deepcopy(report)
+            _, content, used = plan.choose(trial)
+            images = plan.images(content, used, trial)
+            unusable = set(content.tokens if content is not None else ()) - images.keys()
+        numbering, content, used = plan.choose(report, unusable)
+        if images is None:
+            images = plan.images(content, used, report)
+        else:
+            report.images["bad files"] = trial.images.get("bad files", 0)
+            report.bad_images = trial.bad_images
+            if "image store" in trial.detected:
+                report.detected["image store"] = trial.detected["image store"]
         write_interactions(folder / f"{report.name}.inter", found, numbering, report)
-
-        interacted = log.items.tokens(numbering.item_numbers).to_list()
-        dropped: set[str] = set()
-        if report.core:
-            numbers = np.setdiff1d(np.arange(len(log.items)), numbering.item_numbers)
-            dropped = set(log.items.tokens(numbers).to_list())
-        content = _write_content(source, interacted, dropped, folder, options, report)
+        if content is None:
+            report.notes.append(
+                "There is no item table and no image of an item: no .content file was written."
+            )
+        else:
+            _write_content(content, images, options.image.bad, folder, report)
+        if images:
+            plan.image_folder.rename(folder / "images")
         _compare(source.published, report)
-        _write_yaml(folder / f"{report.name}.yaml", kind, source, content, report)
+        _write_yaml(folder / f"{report.name}.yaml", kind, source, content, options, report)
         report.files = fingerprints(folder, without=work.name)
         (folder / REPORT_FILE).write_text(
             json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -83,56 +103,91 @@ def convert_source(
     return report
 
 
-def _write_content(
-    source: Source,
-    interacted: list[str],
-    dropped: set[str],
-    folder: Path,
-    options: Options,
-    report: Report,
-) -> ContentTable | None:
-    files = source.images
-    content, used = build_content(
-        source.items, source.item_column, interacted, dropped, files, report
-    )
-    if content is None:
-        report.notes.append(
-            "There is no item table and no image of an item: no .content file was written."
+class _Plan:
+    """Which interactions, items and images are kept."""
+
+    def __init__(self, source: Source, options: Options, log: EventLog, folder: Path, spill: Path):
+        self.source = source
+        self.options = options
+        self.log = log
+        self.spill = spill
+        self.image_folder = folder / "images"
+        if options.image.form == "store":
+            # Of a fixed name, so that a later run finds and finishes what a killed one left.
+            output = options.output.resolve()
+            self.image_folder = output.with_name(f".{output.name}.images")
+
+    def choose(
+        self, report: Report, unusable: Collection[str] = ()
+    ) -> tuple[Numbering, ContentTable | None, dict[str, str]]:
+        """Return the interactions kept, the content without images, and item -> image's name."""
+        source, log = self.source, self.log
+        keep = choose_rows(
+            log, source.interactions, self.options.filters, report, self.spill, unusable
         )
-        return None
+        numbering = Numbering.of(log, keep)
+        removed = {NO_IMAGE: set(unusable)} if unusable else {}
+        if report.core:
+            numbers = np.setdiff1d(np.arange(len(log.items)), numbering.item_numbers)
+            removed[OUTSIDE] = set(log.items.tokens(numbers).to_list()) - set(unusable)
+        interacted = log.items.tokens(numbering.item_numbers).to_list()
+        content, used = build_content(
+            source.items, source.item_column, interacted, removed, source.images, report
+        )
+        return numbering, content, used
+
+    def images(
+        self, content: ContentTable | None, used: dict[str, str], report: Report
+    ) -> dict[str, str]:
+        """Put the images into their folder; return item -> value of its image field."""
+        files = self.source.images
+        if files is None or content is None or not used:
+            return {}
+        report.notes += files.notes()
+        image = self.options.image
+        values = put_images(files, used, self.image_folder, image, report, self.options.progress)
+        if not values:
+            shutil.rmtree(self.image_folder, ignore_errors=True)
+        without = [token for token in content.tokens if token not in values]
+        if without and image.bad == "error":
+            reasons = {bad["item"]: bad["reason"] for bad in report.bad_images}
+            listed = "; ".join(f"{t}: {reasons.get(t, 'no image')}" for t in without[:_SHOWN])
+            raise DataError(
+                f"{files.root}: {len(without):,} items have no usable image ({listed}"
+                f"{'; ...' if without[_SHOWN:] else ''}). Add or repair them, or choose with "
+                "--bad-images what becomes of these items."
+            )
+        return values
+
+
+def _write_content(
+    content: ContentTable, images: dict[str, str], bad: str, folder: Path, report: Report
+) -> None:
     if report.items_without_content:
         report.notes.append(
             f"{report.items_without_content} items with interactions have no row in the content "
             "file; models that read content stop at them unless missing_content: blank is set."
         )
-    write_content(folder / f"{report.name}.content", content)
-    if used:
-        if bare := report.images["items without"]:
+    if images:
+        content.fields[IMAGE_FIELD] = "image"
+        content.columns[IMAGE_FIELD] = [images.get(token) for token in content.tokens]
+        bare = content.columns[IMAGE_FIELD].count(None)
+        if bare and bad == "mean":
             report.notes.append(
-                f"{bare} items of the content file have no image; models that read images stop at "
-                "them unless missing_content: blank is set."
+                f"{bare} items of the content file have no usable image; they are read as grey "
+                "(missing_content: blank, as --bad-images mean asked for)."
             )
-        _report_bad_images(files, used, report, options.progress)
-        wanted = {file: files.root / file for file in sorted(set(used.values()))}
-        place_images(wanted, folder / "images", options.link_images == "link", options.progress)
-    return content
-
-
-def _report_bad_images(
-    files: ImageFiles, used: dict[str, str], report: Report, progress: bool
-) -> None:
-    bad = verify_images(files.root, sorted(set(used.values())), progress)
-    report.images["bad files"] = len(bad)
-    report.bad_images = [
-        {"item": item, "file": file, "reason": bad[file]}
-        for item, file in used.items()
-        if file in bad
-    ]
-    if bad:
+        elif bare:
+            report.notes.append(
+                f"{bare} items of the content file have no usable image; models that read images "
+                "stop at them unless missing_content: blank is set."
+            )
+    if report.bad_images:
         report.notes.append(
-            f"{len(bad)} image files cannot be read. They were taken over as they are; replace "
-            "them, or train with bad_images: blank."
+            f"{report.images['bad files']} images cannot be read and were left out; the report "
+            "lists them with the reasons (bad_images)."
         )
+    write_content(folder / f"{report.name}.content", content)
 
 
 def _compare(published: Counts | None, report: Report) -> None:
@@ -158,7 +213,12 @@ def _compare(published: Counts | None, report: Report) -> None:
 
 
 def _write_yaml(
-    path: Path, kind: str, source: Source, content: ContentTable | None, report: Report
+    path: Path,
+    kind: str,
+    source: Source,
+    content: ContentTable | None,
+    options: Options,
+    report: Report,
 ) -> None:
     texts: list[str] = []
     if content is not None:
@@ -179,6 +239,7 @@ def _write_yaml(
         text_fields=texts,
         other_texts=[] if content is None else [n for n in content.text_fields if n not in texts],
         image_field=IMAGE_FIELD if content is not None and content.image_fields else None,
+        blank=options.image.bad == "mean",
         protocol=source.protocol,
     )
 

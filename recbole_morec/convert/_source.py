@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
+from recbole_morec.convert._encode_image import ENCODINGS, RESIZINGS
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._filters import Filters
 from recbole_morec.convert._images import ImageFiles
@@ -15,7 +17,48 @@ from recbole_morec.convert._tables import Table
 from recbole_morec.convert._times import UNITS
 from recbole_morec.errors import ConfigError, suggest
 
-LINKS = ("copy", "link")
+FORMS = ("store", "copy", "link")
+BAD_IMAGES = ("text_only", "mean", "drop", "error")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What becomes of the images.
+
+    Args:
+        form: one packed ``store``, or files: ``copy``, or ``link`` to make symbolic links.
+        encoding, size, resize, quality: of the store, see
+            :class:`~recbole_morec.convert._encode_image.Encoding`.
+        bad: of an item whose image is missing or cannot be read: ``text_only`` leaves its image
+            field empty, ``mean`` does so and lets training read a grey image there, ``drop`` drops
+            the item and its interactions, ``error`` stops.
+    """
+
+    form: str = "store"
+    encoding: str = "jpeg"
+    size: int = 256
+    resize: str = "shorter"
+    quality: int = 90
+    bad: str = "text_only"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f'{flag}: unknown choice "{value}".{suggest(value, known)} Use one of '
+            f"{', '.join(known)}."
+            for flag, value, known in (
+                ("--image-form", self.form, FORMS),
+                ("--image-encoding", self.encoding, ENCODINGS),
+                ("--image-resize", self.resize, RESIZINGS),
+                ("--bad-images", self.bad, BAD_IMAGES),
+            )
+            if value not in known
+        ]
+        if self.size < 1:
+            problems.append("--image-size must be at least 1.")
+        if not 1 <= self.quality <= 100:
+            problems.append("--image-quality must be 1 to 100.")
+        if problems:
+            raise ConfigError(problems)
 
 
 @dataclass(frozen=True)
@@ -32,7 +75,7 @@ class Options:
         time_unit: unit of the times, where it should not be guessed.
         overwrite: replace an earlier conversion, if nobody has changed its folder since.
         filters: which interactions are dropped.
-        link_images: ``copy``, or ``link`` to make symbolic links.
+        image: what becomes of the images.
         progress: show progress bars.
     """
 
@@ -49,16 +92,35 @@ class Options:
     time_unit: str | None = None
     overwrite: bool = False
     filters: Filters = field(default_factory=Filters)
-    link_images: str = "copy"
+    image: ImageOptions = field(default_factory=ImageOptions)
     progress: bool = False
+
+    @classmethod
+    def of(cls, *, input: str | Path, output: str | Path, **choices: Any) -> Options:
+        """Make options of flat choices, as the command line has them.
+
+        Args:
+            input, output: folders.
+            choices: fields of this class; those of :class:`Filters` by their names; those of
+                :class:`ImageOptions` as ``image_form``, ``image_encoding``, ``image_size``,
+                ``image_resize``, ``image_quality`` and ``bad_images``.
+
+        Raises:
+            ConfigError: an unknown choice.
+        """
+        filters = {f.name: choices.pop(f.name) for f in fields(Filters) if f.name in choices}
+        names = {f.name: f"image_{f.name}" for f in fields(ImageOptions)} | {"bad": "bad_images"}
+        image = {name: choices.pop(key) for name, key in names.items() if key in choices}
+        return cls(
+            Path(input),
+            Path(output),
+            filters=Filters(**filters),
+            image=ImageOptions(**image),
+            **choices,
+        )
 
     def __post_init__(self) -> None:
         problems = []
-        if self.link_images not in LINKS:
-            problems.append(
-                f'--link-images: unknown choice "{self.link_images}".'
-                f"{suggest(self.link_images, LINKS)} Use one of {', '.join(LINKS)}."
-            )
         if self.time_unit is not None and self.time_unit not in UNITS:
             problems.append(
                 f'--time-unit: unknown unit "{self.time_unit}".{suggest(self.time_unit, UNITS)} '

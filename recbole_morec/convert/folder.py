@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from recbole_morec.convert._events import EventColumns
-from recbole_morec.convert._filters import Filters
-from recbole_morec.convert._images import SUFFIXES, ImageFiles
+from recbole_morec.convert._find_images import find_images, name_in
 from recbole_morec.convert._pipeline import convert_source
 from recbole_morec.convert._rows import Rows, open_rows
 from recbole_morec.convert._source import Options, Source
 from recbole_morec.convert._tables import Table, find_column, find_file, need_column, read_table
 from recbole_morec.convert.report import Report
-from recbole_morec.errors import DataError, suggest
+from recbole_morec.errors import DataError
 
 _USERS = (
     *("user", "user_id", "userid", "uid", "u", "reviewer_id", "reviewerid", "customer_id"),
@@ -41,28 +40,19 @@ _ITEM_FILES = re.compile(
     _PREFIX
     + r"(items?|item[_-]info|products?|movies?|articles?|books?|songs?|tracks?|videos?|metadata)"
 )
-_IMAGE_FOLDERS = re.compile(_PREFIX + r"(images?|imgs?|covers?|posters?|pictures?|photos?)")
 
 
 def convert_folder(
     input: str | Path,
     output: str | Path,
-    *,
-    duplicates: str = "keep",
-    min_user_inter: int = 0,
-    min_item_inter: int = 0,
-    last_n: int = 0,
-    **options: Any,
+    **choices: Any,
 ) -> Report:
     """Convert a folder of tables and images into a dataset folder.
 
-    See :class:`~recbole_morec.convert._source.Options` for the options,
-    :class:`~recbole_morec.convert._filters.Filters` for what is dropped, and
+    See :meth:`~recbole_morec.convert._source.Options.of` for the choices and
     :func:`~recbole_morec.convert._pipeline.convert_source` for the output and the errors.
     """
-    filters = Filters(duplicates, min_user_inter, min_item_inter, last_n)
-    settings = Options(Path(input), Path(output), filters=filters, **options)
-    return convert_source("folder", find, settings)
+    return convert_source("folder", find, Options.of(input=input, output=output, **choices))
 
 
 def find(options: Options, report: Report) -> Source:
@@ -81,7 +71,7 @@ def find(options: Options, report: Report) -> Source:
         given = options.item_field if options.item_field in items.rows.columns else None
         item_column = need_column(items.rows, "item", given, _ITEMS, "--item-field")
         report.detected["item column (items)"] = item_column
-    images = open_image_folder(folder, options.images, report)
+    images = find_images(options, report)
     return Source(rows, columns, items, item_column, images)
 
 
@@ -112,37 +102,6 @@ def _open_items(source: Path, given: str | None, taken: Path, report: Report) ->
     return table
 
 
-def open_image_folder(source: Path, given: str | None, report: Report) -> ImageFiles | None:
-    """Open the folder of images of a source, given or found by its name.
-
-    Raises:
-        DataError: the given folder is not there, or several fit.
-    """
-    if given is not None:
-        root = source / given if (source / given).is_dir() else Path(given)
-        if not root.is_dir():
-            folders = [entry.name for entry in source.iterdir() if entry.is_dir()]
-            raise DataError(f"{root}: no such folder (--images).{suggest(given, folders)}")
-    else:
-        fitting = [
-            entry
-            for entry in sorted(source.iterdir())
-            if entry.is_dir() and _IMAGE_FOLDERS.fullmatch(entry.name.lower())
-        ]
-        if len(fitting) > 1:
-            names = ", ".join(entry.name for entry in fitting)
-            raise DataError(f"{source}: several folders fit: {names}. Choose one with --images.")
-        if not fitting:
-            report.detected["images"] = "no folder"
-            return None
-        root = fitting[0]
-    files = ImageFiles(root, source)
-    if not files.paths:
-        report.notes.append(f"{root} holds no image ({', '.join(SUFFIXES)}).")
-    report.detected["images"] = f"{name_in(root, source)}/ ({len(files.paths):,} files)"
-    return files
-
-
 def _event_columns(rows: Rows, options: Options) -> EventColumns:
     user = need_column(rows, "user", options.user_field, _USERS, "--user-field")
     item = need_column(rows, "item", options.item_field, _ITEMS, "--item-field")
@@ -150,8 +109,3 @@ def _event_columns(rows: Rows, options: Options) -> EventColumns:
     if len({user, item, time}) < 3:
         raise DataError(f'{rows.path}: "{user}", "{item}" and "{time}" must be different columns.')
     return EventColumns(user, item, time, options.time_unit)
-
-
-def name_in(path: Path, source: Path) -> str:
-    """A path relative to the source where it lies there."""
-    return path.relative_to(source).as_posix() if path.is_relative_to(source) else str(path)

@@ -12,12 +12,20 @@ import torch
 from torch import Tensor
 
 from recbole_morec.data.atomic import ContentTable
+from recbole_morec.data.content.image_store import ImageStore
 from recbole_morec.data.content.images import BadImage, ImageFolderReader
 from recbole_morec.data.content.text_store import tokenizer_hash
 from recbole_morec.data.content.texts import TextReader, join_fields
 from recbole_morec.errors import ConfigError, DataError, suggest
 
-__all__ = ["BadImage", "ContentReader", "ImageFolderReader", "TextReader", "open_content"]
+__all__ = [
+    "BadImage",
+    "ContentReader",
+    "ImageFolderReader",
+    "ImageStore",
+    "TextReader",
+    "open_content",
+]
 
 _SHOWN = 5
 _MUCH_UNKNOWN = 0.2  # share of unknown tokens that is worth a warning

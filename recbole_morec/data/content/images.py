@@ -1,33 +1,31 @@
-"""Item images: files of a dataset folder -> uint8 arrays, decoded once or on demand."""
+"""Item images: a dataset's files or image store -> uint8 arrays, decoded once or on demand."""
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
 from tqdm.auto import tqdm
 
+from recbole_morec.data.content.decoding import (
+    GREY,
+    RESIZE,
+    BadImageError,
+    check_image,
+    decode_image,
+)
+from recbole_morec.data.content.image_bytes import open_image_bytes, read_file
 from recbole_morec.errors import ConfigError, DataError, suggest
 
-GREY = 128
-
-_GONE = "the file does not exist"
 _SHOWN = 5
 _BLOCK = 32
 _log = logging.getLogger(__name__)
-Result = TypeVar("Result")
-
-
-class BadImageError(Exception):
-    """An image file that cannot be decoded; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class BadImage:
 
     Attributes:
         item: the item's token.
-        path: the file as the dataset names it.
+        path: the file, or the key in the image store, as the dataset names it.
         reason: what is wrong with it.
     """
 
@@ -46,12 +44,12 @@ class BadImage:
 
 
 class ImageFolderReader:
-    """Reads the images of items from files.
+    """Reads the images of items from a dataset folder: from its image store, or from files.
 
     Args:
-        folder: the dataset folder.
-        paths: by internal item id, relative to ``folder``; ``None`` (as for id 0, padding) is read
-            as a grey image.
+        folder: the dataset folder; a store lies in its ``images/``.
+        paths: by internal item id, keys of the store if the folder has one, else files relative
+            to ``folder``; ``None`` (as for id 0, padding) is read as a grey image.
         size: side of the square that every image is brought to, in pixels.
         resize: ``squash`` ignores the aspect ratio; ``crop`` brings the shorter side to ``size``
             and cuts out the centre; ``pad`` brings the longer side to ``size`` and fills with grey.
@@ -62,6 +60,10 @@ class ImageFolderReader:
 
     Attributes:
         bad: images replaced so far in this process (loader workers log theirs).
+
+    Raises:
+        ConfigError: an unknown choice.
+        DataError: the folder has a store that is not whole.
     """
 
     keys: ClassVar[tuple[str, ...]] = ("image",)
@@ -77,8 +79,8 @@ class ImageFolderReader:
         tokens: Sequence[str] | None = None,
     ):
         problems = []
-        if resize not in _RESIZE:
-            problems.append(_unknown("resize", resize, list(_RESIZE)))
+        if resize not in RESIZE:
+            problems.append(_unknown("resize", resize, list(RESIZE)))
         if bad_images not in ("error", "blank"):
             problems.append(_unknown("bad_images", bad_images, ("error", "blank")))
         if size < 1:
@@ -95,6 +97,7 @@ class ImageFolderReader:
         self.bad: list[BadImage] = []
         self._reported: set[int] = set()
         self._cache: np.ndarray | None = None
+        self._bytes = open_image_bytes(self.folder)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -110,19 +113,19 @@ class ImageFolderReader:
         return len(self) * 3 * self.size * self.size
 
     def check(self) -> None:
-        """Check that every path is a file, without opening any.
+        """Check that every path is a file or a key of the store, without reading any image.
 
         Raises:
-            DataError: files are missing and ``bad_images`` is ``error``.
+            DataError: images are missing and ``bad_images`` is ``error``.
         """
         self._handle(
-            (item, "this is a folder" if (self.folder / path).is_dir() else _GONE)
+            (item, reason)
             for item, path in enumerate(self.paths)
-            if path is not None and not (self.folder / path).is_file()
+            if path is not None and (reason := self._bytes.missing(path)) is not None
         )
 
     def verify(self, progress: bool = False) -> None:
-        """Read every file once and look for damage, without keeping or decoding the good ones.
+        """Read every image once and look for damage, without keeping or decoding the good ones.
 
         For images that :meth:`preload` cannot keep: damage is found before the training, and
         reported once instead of by every loader worker. Damage inside the compressed pixels shows
@@ -201,12 +204,12 @@ class ImageFolderReader:
         return bad
 
     def _damage(self, item: int) -> str | None:
-        """Return what is wrong with an image file, or None."""
+        """Return what is wrong with an image, or None."""
         path = self.paths[item]
         if path is None or item in self._reported:
             return None
         try:
-            verify_image(self.folder / path)
+            check_image(self._bytes.read(path))
         except BadImageError:
             # It is stricter than decoding, which has the last word: with and without a cache the
             # same images are bad.
@@ -223,7 +226,7 @@ class ImageFolderReader:
         if path is None or item in self._reported:
             return None
         try:
-            target[:] = read_image(self.folder / path, self.size, self.resize)
+            target[:] = decode_image(self._bytes.read(path), self.size, self.resize)
         except BadImageError as error:
             return str(error)
         return None
@@ -244,7 +247,7 @@ class ImageFolderReader:
         count = f"{len(bad)} image{'s' if len(bad) > 1 else ''} in {self.folder}"
         if self.bad_images == "error":
             raise DataError(
-                f"{count} cannot be read:{shown}\nReplace these files, or set bad_images: blank to "
+                f"{count} cannot be read:{shown}\n{self._bytes.cure}, or set bad_images: blank to "
                 "use a grey image in their place."
             )
         _log.warning("%s cannot be read and became grey (bad_images: blank):%s", count, shown)
@@ -255,15 +258,8 @@ class ImageFolderReader:
         return str(item if self.tokens is None else self.tokens[item])
 
 
-# --- decoding -----------------------------------------------------------------------------------
-
-
 def read_image(path: Path, size: int, resize: str = "squash") -> np.ndarray:
-    """Decode an image file into RGB of ``size`` x ``size`` pixels.
-
-    JPEGs are decoded at a reduced scale of at least twice ``size`` where they are larger. EXIF
-    orientation is applied, transparency lies on white, the first frame stands for an animation.
-    Resizing is bilinear with antialiasing.
+    """Decode an image file; see :func:`~recbole_morec.data.content.decoding.decode_image`.
 
     Returns:
         uint8 ``[3, size, size]``.
@@ -271,10 +267,7 @@ def read_image(path: Path, size: int, resize: str = "squash") -> np.ndarray:
     Raises:
         BadImageError: the file is missing, empty, truncated or not an image.
     """
-    # Draft only looks at the shorter side, so twice the size leaves resizing enough to average.
-    image = _open(path, lambda opened: opened.draft(None, (2 * size, 2 * size)))
-    pixels = np.asarray(_RESIZE[resize](image, size))
-    return pixels.transpose(2, 0, 1)
+    return decode_image(read_file(path), size, resize)
 
 
 def verify_image(path: Path) -> tuple[int, int]:
@@ -284,114 +277,7 @@ def verify_image(path: Path) -> tuple[int, int]:
         BadImageError: the file is missing, empty, not an image, or visibly cut off. Damage inside
             the compressed pixels shows only when they are decoded.
     """
-
-    def look(opened: Image.Image, data: bytes) -> tuple[int, int]:
-        # A JPEG's header may hold a whole thumbnail, so the end is looked for in the second half.
-        if opened.format == "JPEG" and data.rfind(b"\xff\xd9", len(data) // 2) < 0:
-            raise BadImageError("truncated (the JPEG has no end)")
-        size = opened.size
-        opened.verify()
-        return size
-
-    return _guarded(path, look)
-
-
-def _open(path: Path, prepare: Callable[[Image.Image], object]) -> Image.Image:
-    def decode(opened: Image.Image, _: bytes) -> Image.Image:
-        prepare(opened)
-        opened.load()
-        ImageOps.exif_transpose(opened, in_place=True)
-        return _to_rgb(opened)
-
-    return _guarded(path, decode)
-
-
-def _guarded(path: Path, action: Callable[[Image.Image, bytes], Result]) -> Result:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadImageError(_file_reason(error)) from None
-    if not data:
-        raise BadImageError("the file is empty (zero bytes)")
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        # Another library can switch this on for the whole process: half a picture, no error.
-        raise BadImageError(
-            "not decoded, because PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on; set it to False"
-        )
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return action(opened, data)
-    except BadImageError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise BadImageError(f"not an image that Pillow can read{_looks_like(data)}") from None
-    except Exception as error:  # Pillow's decoders raise anything on damaged bytes.
-        reason = str(error) or type(error).__name__
-        if "truncated" in reason.lower():
-            reason = f"truncated ({reason})"
-        raise BadImageError(reason) from None
-
-
-def _file_reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return _GONE
-    if isinstance(error, IsADirectoryError):
-        return "this is a folder"
-    return f"the file cannot be opened ({error.strerror})"
-
-
-def _looks_like(data: bytes) -> str:
-    start = data[:512].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
-        return "; it looks like a web page or SVG"
-    return ""
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparency on white, 16-bit grey scaled to 8 bits."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        high = np.asarray(image).astype(np.float64)
-        low = np.clip(np.round(high / 257.0), 0, 255).astype(np.uint8)
-        return Image.fromarray(low).convert("RGB")
-    if image.mode == "F":
-        raise BadImageError("pixels are 32-bit floats, which have no defined white")
-    if "transparency" in image.info or image.has_transparency_data:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _squash(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BILINEAR)
-
-
-def _crop(image: Image.Image, size: int) -> Image.Image:
-    width, height = image.size
-    scale = size / min(width, height)
-    wide, high = max(size, int(width * scale)), max(size, int(height * scale))
-    image = image.resize((wide, high), Image.Resampling.BILINEAR)
-    left, top = round((wide - size) / 2), round((high - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
-
-def _pad(image: Image.Image, size: int) -> Image.Image:
-    width, height = image.size
-    scale = size / max(width, height)
-    wide, high = min(size, max(1, round(width * scale))), min(size, max(1, round(height * scale)))
-    image = image.resize((wide, high), Image.Resampling.BILINEAR)
-    ground = Image.new("RGB", (size, size), (GREY, GREY, GREY))
-    ground.paste(image, ((size - wide) // 2, (size - high) // 2))
-    return ground
-
-
-_RESIZE: dict[str, Callable[[Image.Image, int], Image.Image]] = {
-    "squash": _squash,
-    "crop": _crop,
-    "pad": _pad,
-}
+    return check_image(read_file(path))
 
 
 def _unknown(key: str, value: object, options: Sequence[str]) -> str:

@@ -1,0 +1,73 @@
+"""Which folder, archive or LMDB of a source holds its images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole_morec.convert._image_sources import SUFFIXES, open_images
+from recbole_morec.convert._images import ImageFiles
+from recbole_morec.convert._source import Options
+from recbole_morec.convert.report import Report
+from recbole_morec.errors import DataError, suggest
+
+_NAME = re.compile(r"(.*[_-])?(images?|imgs?|covers?|posters?|pictures?|photos?)")
+_ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tar\.(gz|bz2|xz)|lmdb|mdb)")
+
+
+def find_images(
+    options: Options, report: Report, names: re.Pattern[str] = _NAME
+) -> ImageFiles | None:
+    """Open the images of a source: those that ``--images`` names, or what looks like them.
+
+    Args:
+        options: what the user asked for.
+        report: gets what was found.
+        names: pattern of the folder's or archive's name without suffix, in lower case.
+
+    Raises:
+        DataError: what was named is not there, or several folders or archives fit.
+    """
+    source, given = options.input, options.images
+    if given is not None:
+        path = source / given if (source / given).exists() else Path(given)
+        if not path.exists():
+            there = [entry.name for entry in source.iterdir()]
+            raise DataError(f"{path}: no such folder or archive (--images).{suggest(given, there)}")
+    else:
+        path = _one_of(source, [p for p in sorted(source.iterdir()) if _fits(p, names)])
+        if path is None:
+            report.detected["images"] = "no folder"
+            return None
+    found = open_images(path, options.progress)
+    files = ImageFiles(found, source)
+    if not files.paths:
+        report.notes.append(f"{path} holds no image ({', '.join(SUFFIXES)}).")
+    what = "/" if found.kind == "folder" else f" ({found.kind})"
+    report.detected["images"] = f"{name_in(path, source)}{what} ({len(files.paths):,} images)"
+    return files
+
+
+def name_in(path: Path, source: Path) -> str:
+    """A path relative to the source where it lies there."""
+    return path.relative_to(source).as_posix() if path.is_relative_to(source) else str(path)
+
+
+def _fits(path: Path, names: re.Pattern[str]) -> bool:
+    name = path.name.lower()
+    if path.is_dir():
+        return names.fullmatch(name.removesuffix(".lmdb")) is not None
+    archive = _ARCHIVE.fullmatch(name)
+    return archive is not None and names.fullmatch(archive[1]) is not None
+
+
+def _one_of(source: Path, fitting: Sequence[Path]) -> Path | None:
+    # Whoever unpacked an archive and kept it wants the folder, which is the same and faster.
+    folders = [path for path in fitting if path.is_dir()]
+    fitting = folders or fitting
+    if len(fitting) > 1:
+        names = ", ".join(path.name for path in fitting)
+        kind = "folders" if folders else "archives"
+        raise DataError(f"{source}: several {kind} fit: {names}. Choose one with --images.")
+    return fitting[0] if fitting else None
