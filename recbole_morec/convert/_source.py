@@ -16,6 +16,7 @@ from recbole_morec.convert._times import UNITS
 from recbole_morec.errors import ConfigError, suggest
 
 LINKS = ("copy", "link")
+LANGUAGES = ("en", "zh")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Options:
         interactions, items, images: files and folder, relative to ``input``; default found.
         user_field, item_field, time_field: columns; default found.
         time_unit: unit of the times, where it should not be guessed.
+        language: of the texts that are read, where a source has them in several; default English.
         overwrite: replace an earlier conversion, if nobody has changed its folder since.
         filters: which interactions are dropped.
         link_images: ``copy``, or ``link`` to make symbolic links.
@@ -47,6 +49,7 @@ class Options:
     item_field: str | None = None
     time_field: str | None = None
     time_unit: str | None = None
+    language: str | None = None
     overwrite: bool = False
     filters: Filters = field(default_factory=Filters)
     link_images: str = "copy"
@@ -63,6 +66,11 @@ class Options:
             problems.append(
                 f'--time-unit: unknown unit "{self.time_unit}".{suggest(self.time_unit, UNITS)} '
                 f"Use one of {', '.join(UNITS)}."
+            )
+        if self.language is not None and self.language not in LANGUAGES:
+            problems.append(
+                f'--language: unknown language "{self.language}". Use one of '
+                f"{', '.join(LANGUAGES)}."
             )
         if not re.fullmatch(r"\w[\w.-]*", self.dataset_name):
             problems.append(
