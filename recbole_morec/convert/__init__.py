@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from recbole_morec.convert import folder
+from recbole_morec.convert import amazon, folder, microlens, mind, morec, ninerec, odmt, pixelrec
 from recbole_morec.convert._encode_image import ENCODINGS, RESIZINGS
 from recbole_morec.convert._filters import DUPLICATES
 from recbole_morec.convert._pipeline import convert_source
-from recbole_morec.convert._source import BAD_IMAGES, FORMS, Options
+from recbole_morec.convert._source import BAD_IMAGES, FORMS, LANGUAGES, Options
 from recbole_morec.convert._times import UNITS
 from recbole_morec.convert.folder import convert_folder
 from recbole_morec.convert.report import Report, print_report
@@ -21,7 +21,16 @@ from recbole_morec.errors import ConfigError, suggest
 
 __all__ = ["SOURCES", "Report", "add_arguments", "convert_folder", "print_report", "run"]
 
-SOURCES: dict[str, ModuleType] = {"folder": folder}
+SOURCES: dict[str, ModuleType] = {
+    "amazon": amazon,
+    "folder": folder,
+    "microlens": microlens,
+    "mind": mind,
+    "morec": morec,
+    "ninerec": ninerec,
+    "odmt": odmt,
+    "pixelrec": pixelrec,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,10 +69,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--interactions", metavar="FILE", help="table of interactions")
     group.add_argument("--items", metavar="FILE", help="table of items")
     group.add_argument("--images", metavar="PATH", help="folder, zip, tar or LMDB of images")
-    group.add_argument("--user-field", metavar="COLUMN", help="column of the user")
+    group.add_argument(
+        "--user-field", metavar="COLUMN", help="column of the user: name, or number from 1"
+    )
     group.add_argument("--item-field", metavar="COLUMN", help="column of the item")
     group.add_argument("--time-field", metavar="COLUMN", help="column of the time")
     group.add_argument("--time-unit", metavar="UNIT", help=f"one of {', '.join(UNITS)}")
+    group.add_argument(
+        "--language",
+        metavar="CODE",
+        help=f"of the texts, where there are several: {' or '.join(LANGUAGES)} (default: en)",
+    )
 
     group = parser.add_argument_group("images")
     group.add_argument(

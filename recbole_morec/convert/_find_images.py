@@ -17,26 +17,36 @@ _ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tar\.(gz|bz2|xz)|lmdb|mdb)")
 
 
 def find_images(
-    options: Options, report: Report, names: re.Pattern[str] = _NAME
+    options: Options,
+    report: Report,
+    folders: Sequence[Path] | None = None,
+    names: Sequence[str] = (),
 ) -> ImageFiles | None:
-    """Open the images of a source: those that ``--images`` names, or what looks like them.
+    """Open the images of a source: what ``--images`` names, what has a usual name, or looks so.
 
     Args:
         options: what the user asked for.
         report: gets what was found.
-        names: pattern of the folder's or archive's name without suffix, in lower case.
+        folders: where to look, the best first; default the folder of the source.
+        names: usual names of the folder or, without its suffix, the archive, the best first.
 
     Raises:
         DataError: what was named is not there, or several folders or archives fit.
     """
     source, given = options.input, options.images
+    path = None
     if given is not None:
         path = source / given if (source / given).exists() else Path(given)
         if not path.exists():
             there = [entry.name for entry in source.iterdir()]
             raise DataError(f"{path}: no such folder or archive (--images).{suggest(given, there)}")
     else:
-        path = _one_of(source, [p for p in sorted(source.iterdir()) if _fits(p, names)])
+        places = list(dict.fromkeys([source] if folders is None else folders))
+        usual = [re.compile(re.escape(name.lower())) for name in names]
+        for name in (*usual, _NAME):
+            for place in places:
+                fitting = [p for p in sorted(place.iterdir()) if _fits(p, name)]
+                path = path or _one_of(place, fitting)
         if path is None:
             report.detected["images"] = "no folder"
             return None

@@ -59,17 +59,20 @@ class Rows(ABC):
         return f"{self.path} {self.place(row)}"
 
 
-def open_rows(path: Path, names: Sequence[str] | None = None) -> Rows:
+def open_rows(path: Path, names: Sequence[str] | None = None, separator: str | None = None) -> Rows:
     """Open a table; the dialect of a text file is found out.
 
     Args:
         path: a CSV, TSV, parquet or atomic file.
         names: column names of a text file without a header; ``None`` = the first line names them.
+        separator: of a text file, where it is known; ``.inter`` files are text files then.
 
     Raises:
         DataError: naming file and line.
     """
     suffix = path.suffix.lower()
+    if separator is not None:
+        return _open_text(path, names, separator)
     if suffix == ".parquet":
         return ParquetRows(path)
     if suffix == ".content":
@@ -217,7 +220,7 @@ class ContentRows(Rows):
 # --- text files ---------------------------------------------------------------------------------
 
 
-def _open_text(path: Path, names: Sequence[str] | None) -> Rows:
+def _open_text(path: Path, names: Sequence[str] | None, separator: str | None = None) -> Rows:
     with path.open("rb") as file:
         first = decode_line(file.readline(_READ), path, 1).removeprefix("\ufeff").rstrip("\r\n")
         more = bool(file.read(1))
@@ -227,7 +230,7 @@ def _open_text(path: Path, names: Sequence[str] | None) -> Rows:
             f"{path}: {'line 1' if more else 'the file'} is empty. "
             f"{what if names is None else ''}the rows stand below it."
         )
-    separator = max(_SEPARATORS, key=first.count)
+    separator = separator or max(_SEPARATORS, key=first.count)
     if separator not in first:
         raise DataError(
             f'{path} line 1: "{first[:80]}" has no separator. The first line names the columns, '
@@ -246,7 +249,7 @@ def _open_text(path: Path, names: Sequence[str] | None) -> Rows:
     if not quoted:
         return plain()
     try:
-        found = _checked_names(path, _first_record(path, separator)) if header else names
+        found = _checked_names(path, first_record(path, separator)) if header else names
         rows = QuotedRows(path, found, separator, f"{form}, quoted", header)
         if separator == "\t":
             rows.check()
@@ -278,10 +281,15 @@ def first_cells(path: Path, count: int = 1) -> list[list[str]]:
     return cells
 
 
-def _first_record(path: Path, separator: str) -> list[str]:
+def first_record(path: Path, separator: str) -> list[str]:
+    """The cells of the first row of a text file; of an empty file, none.
+
+    Raises:
+        DataError: naming file and line.
+    """
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            return next(csv.reader(file, delimiter=separator, strict=True))
+            return next(csv.reader(file, delimiter=separator, strict=True), [])
         except csv.Error as error:
             raise DataError(
                 f"{path} line 1: {error}. A quotation mark inside a quoted text is written twice."

@@ -19,6 +19,7 @@ from recbole_morec.errors import ConfigError, suggest
 
 FORMS = ("store", "copy", "link")
 BAD_IMAGES = ("text_only", "mean", "drop", "error")
+LANGUAGES = ("en", "zh")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Options:
         interactions, items, images: files and folder, relative to ``input``; default found.
         user_field, item_field, time_field: columns; default found.
         time_unit: unit of the times, where it should not be guessed.
+        language: of the texts that are read, where a source has them in several; default English.
         overwrite: replace an earlier conversion, if nobody has changed its folder since.
         filters: which interactions are dropped.
         image: what becomes of the images.
@@ -90,6 +92,7 @@ class Options:
     item_field: str | None = None
     time_field: str | None = None
     time_unit: str | None = None
+    language: str | None = None
     overwrite: bool = False
     filters: Filters = field(default_factory=Filters)
     image: ImageOptions = field(default_factory=ImageOptions)
@@ -125,6 +128,11 @@ class Options:
             problems.append(
                 f'--time-unit: unknown unit "{self.time_unit}".{suggest(self.time_unit, UNITS)} '
                 f"Use one of {', '.join(UNITS)}."
+            )
+        if self.language is not None and self.language not in LANGUAGES:
+            problems.append(
+                f'--language: unknown language "{self.language}". Use one of '
+                f"{', '.join(LANGUAGES)}."
             )
         if not re.fullmatch(r"\w[\w.-]*", self.dataset_name):
             problems.append(

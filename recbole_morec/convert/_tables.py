@@ -76,16 +76,7 @@ def find_file(
         DataError: the given file is not there, or several files fit.
     """
     if given is not None:
-        for path in (folder / given, Path(given)):
-            if path.is_file():
-                return path
-        names = sorted(path.name for path in folder.iterdir() if path.is_file())
-        held = ", ".join(names[:10]) + (", ..." if names[10:] else "")
-        raise DataError(
-            f'{flag}: the file "{given}" was not found in the input folder {folder}.'
-            f"{suggest(given, names)} The folder holds {held or 'no files'}. Name one of them, or "
-            "give the whole path."
-        )
+        return given_file(folder, given, flag)
     fitting = [
         path
         for path in sorted(folder.iterdir())
@@ -102,6 +93,24 @@ def find_file(
         names = ", ".join(path.name for path in fitting)
         raise DataError(f"{folder}: several files fit: {names}. Choose one with {flag}.")
     return fitting[0] if fitting else None
+
+
+def given_file(folder: Path, given: str, flag: str) -> Path:
+    """Return the file that the user named, relative to ``folder`` or to the current folder.
+
+    Raises:
+        DataError: it is not there.
+    """
+    for path in (folder / given, Path(given)):
+        if path.is_file():
+            return path
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    held = ", ".join(names[:10]) + (", ..." if names[10:] else "")
+    raise DataError(
+        f'{flag}: the file "{given}" was not found in the input folder {folder}.'
+        f"{suggest(given, names)} The folder holds {held or 'no files'}. Name one of them, or "
+        "give the whole path."
+    )
 
 
 def without_missing(column: pl.Series) -> pl.Series:

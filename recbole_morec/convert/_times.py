@@ -130,7 +130,7 @@ class TimeColumn:
         return times
 
     def _dates(self, text: pl.Series) -> pl.Series:
-        micro = _parse_dates(text)
+        micro = parse_dates(text)
         if self._values == self._unread and not micro.count():
             example = text.drop_nulls()[0]
             raise DataError(
@@ -147,7 +147,7 @@ class TimeColumn:
                 self._unread_examples.append(value)
 
 
-def _parse_dates(text: pl.Series) -> pl.Series:
+def parse_dates(text: pl.Series) -> pl.Series:
     """Microseconds since 1970 (UTC where no zone is given), null where no format fits."""
     frame = text.str.replace(r"^(\d{4}-\d\d-\d\d)T", "${1} ").str.replace(r" ?(Z|UTC)$", "+0000")
     frame = frame.alias("text").to_frame()

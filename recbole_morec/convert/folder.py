@@ -12,6 +12,7 @@ from typing import Any
 
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._find_images import find_images, name_in
+from recbole_morec.convert._layout import ITEM_NAMES, TIME_NAMES, USER_NAMES
 from recbole_morec.convert._pipeline import convert_source
 from recbole_morec.convert._rows import Rows, open_rows
 from recbole_morec.convert._source import Options, Source
@@ -19,19 +20,6 @@ from recbole_morec.convert._tables import Table, find_column, find_file, need_co
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError
 
-_USERS = (
-    *("user", "user_id", "userid", "uid", "u", "reviewer_id", "reviewerid", "customer_id"),
-    *("customerid", "visitor_id", "visitorid", "member_id", "session", "session_id", "sessionid"),
-)
-_ITEMS = (
-    *("item", "item_id", "itemid", "iid", "i", "product_id", "productid", "article_id"),
-    *("articleid", "movie_id", "movieid", "video_id", "videoid", "news_id", "newsid", "book_id"),
-    *("parent_asin", "asin", "sku", "isbn", "track_id", "song_id", "business_id", "movie", "video"),
-)
-_TIMES = (
-    *("timestamp", "time", "ts", "t", "unix_time", "unixtime", "unix_review_time", "date"),
-    *("unixreviewtime", "datetime", "event_time", "created_at", "rated_at", "t_dat"),
-)
 _PREFIX = r"(.*[_-])?"
 _INTERACTION_FILES = re.compile(
     _PREFIX + r"(interactions?|inter|ratings?|events?|clicks?|pairs?|purchases|transactions|plays)"
@@ -69,7 +57,7 @@ def find(options: Options, report: Report) -> Source:
     if items is not None:
         # --item-field may name the column of both tables, or only that of the interactions.
         given = options.item_field if options.item_field in items.rows.columns else None
-        item_column = need_column(items.rows, "item", given, _ITEMS, "--item-field")
+        item_column = need_column(items.rows, "item", given, ITEM_NAMES, "--item-field")
         report.detected["item column (items)"] = item_column
     images = find_images(options, report)
     return Source(rows, columns, items, item_column, images)
@@ -103,9 +91,9 @@ def _open_items(source: Path, given: str | None, taken: Path, report: Report) ->
 
 
 def _event_columns(rows: Rows, options: Options) -> EventColumns:
-    user = need_column(rows, "user", options.user_field, _USERS, "--user-field")
-    item = need_column(rows, "item", options.item_field, _ITEMS, "--item-field")
-    time = find_column(rows, options.time_field, _TIMES, "--time-field")
+    user = need_column(rows, "user", options.user_field, USER_NAMES, "--user-field")
+    item = need_column(rows, "item", options.item_field, ITEM_NAMES, "--item-field")
+    time = find_column(rows, options.time_field, TIME_NAMES, "--time-field")
     if len({user, item, time}) < 3:
         raise DataError(f'{rows.path}: "{user}", "{item}" and "{time}" must be different columns.')
     return EventColumns(user, item, time, options.time_unit)

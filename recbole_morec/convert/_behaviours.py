@@ -1,0 +1,126 @@
+"""Behaviour files: a line is a user, a tab and his items in time order, separated by blanks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recbole_morec.convert._events import EventColumns
+from recbole_morec.convert._rows import Rows
+from recbole_morec.convert._spread import LineNumbers
+from recbole_morec.convert.report import Report
+from recbole_morec.data._atomic_lines import decode_line
+from recbole_morec.data.line_blocks import LONGEST_LINE, Block, line_blocks
+from recbole_morec.data.tokens import NONE, TokenNumbers
+from recbole_morec.errors import DataError
+
+_COLUMNS = ("user", "item", "position")
+
+
+class BehaviourRows(Rows):
+    """One row per item of a line; its position in the line, from 0, is its time.
+
+    Further columns of a line are ignored, as the published readers do. A user with several lines
+    keeps the last one, as in the published code, whose dictionary of users is overwritten.
+
+    Attributes:
+        superseded: numbers of the lines, from 0, that a later one of the same user replaces.
+        without_items: lines of users without an item; they give no row.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path, _COLUMNS, "a line per user, items in time order")
+        self._names = ["user", "items", *(f"more {n}" for n in range(_fields(path) - 2))]
+        self._lines = LineNumbers()
+        self.superseded, self.without_items = self._look()
+
+    def blocks(self) -> Iterator[pl.DataFrame]:
+        self._lines = LineNumbers()
+        for block in self._blocks():
+            lines = block.frame.height
+            items = (
+                block.frame["items"]
+                .str.split(" ")
+                .list.eval(pl.element().filter(pl.element() != ""))
+            )
+            counts = items.list.len().fill_null(0).to_numpy().astype(np.int64)
+            kept = ~np.isin(np.arange(block.row, block.row + lines), self.superseded)
+            counts = np.where(kept, counts, 0)
+            self._lines.add(block.line, counts)
+            if not counts.any():
+                continue
+            filled = pl.Series(counts > 0)
+            starts = np.cumsum(counts) - counts
+            position = np.arange(counts.sum()) - np.repeat(starts, counts)
+            yield pl.DataFrame(
+                {
+                    "user": block.frame["user"].gather(np.repeat(np.arange(lines), counts)),
+                    "item": items.filter(filled).explode(),
+                    "position": pl.Series(position).cast(pl.String),
+                }
+            )
+
+    def place(self, row: int) -> str:
+        return f"line {self._lines.line(row)}"
+
+    def _blocks(self) -> Iterator[Block]:
+        return line_blocks(self.path, self._names, header=False)
+
+    def _look(self) -> tuple[np.ndarray, int]:
+        users = TokenNumbers()
+        last = np.full(1024, -1, dtype=np.int64)
+        lines = named = without = 0
+        for block in self._blocks():
+            without += int((block.frame["items"].str.strip_chars().fill_null("") == "").sum())
+            numbers = users.number(block.frame["user"])
+            while len(users) > len(last):
+                last = np.append(last, np.full(len(last), -1, dtype=np.int64))
+            real = numbers != NONE
+            np.maximum.at(last, numbers[real], np.flatnonzero(real) + block.row)
+            lines += block.frame.height
+            named += int(real.sum())
+        if lines == 0:
+            raise DataError(f"{self.path}: there is not one line in it.")
+        if named == len(users):
+            return np.empty(0, dtype=np.int64), without
+        # Lines without a user stay: their rows are dropped and counted like those of any table.
+        final = np.zeros(lines, dtype=bool)
+        final[last[: len(users)]] = True
+        for block in self._blocks():
+            final[block.row : block.row + block.frame.height] |= block.frame["user"].is_null()
+        return np.flatnonzero(~final), without
+
+
+def open_behaviours(path: Path, report: Report) -> tuple[BehaviourRows, EventColumns]:
+    """Open a behaviour file; what was found about its lines goes into the report.
+
+    Raises:
+        DataError: naming file and line.
+    """
+    rows = BehaviourRows(path)
+    report.detected["column order"] = "user, then items in time order"
+    if count := len(rows.superseded):
+        report.notes.append(
+            f"{path.name}: {count:,} lines belong to a user who has another line further down; the "
+            "last line of a user counts, as in the published code, and its items alone are kept."
+        )
+    if rows.without_items:
+        report.notes.append(
+            f"{path.name}: {rows.without_items:,} lines name a user without any item; they give no "
+            "interaction."
+        )
+    return rows, EventColumns("user", "item", "position", positions=True)
+
+
+def _fields(path: Path) -> int:
+    with path.open("rb") as file:
+        line = decode_line(file.readline(LONGEST_LINE), path, 1)
+    if "\t" not in line:
+        raise DataError(
+            f'{path} line 1: "{line[:80].rstrip()}" has no tab. A line of this file is a user, a '
+            "tab and his items, separated by blanks."
+        )
+    return line.count("\t") + 1

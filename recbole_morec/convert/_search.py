@@ -1,0 +1,117 @@
+"""Which files of a source lie where, and which of its data sets they are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from recbole_morec.convert._find_images import name_in
+from recbole_morec.convert._images import SUFFIXES
+from recbole_morec.convert._source import Options
+from recbole_morec.errors import DataError, suggest
+
+_DEPTH = 2
+_SHOWN = 10
+
+
+def files_below(folder: Path, depth: int = _DEPTH) -> list[Path]:
+    """Files of a folder and its subfolders down to a depth, without images, in a fixed order."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        if len(Path(place).relative_to(folder).parts) >= depth:
+            folders.clear()
+        folders.sort()
+        found += [
+            Path(place, name) for name in names if not name.lower().endswith((*SUFFIXES, ".tmp"))
+        ]
+    return sorted(found, key=lambda path: (len(path.parts), path))
+
+
+def by_variant(
+    files: Iterable[Path], pattern: str, variant: Callable[[re.Match[str]], str | None]
+) -> dict[str, list[Path]]:
+    """Sort files whose whole name matches a pattern (in any case) by data set.
+
+    Args:
+        files: to look at.
+        pattern: of the file name.
+        variant: the data set of a match; ``None`` = none that is known.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        match = re.fullmatch(pattern, path.name, re.IGNORECASE)
+        name = variant(match) if match else None
+        if name is not None:
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def choose_variant(found: Iterable[str], options: Options, expected: str) -> str:
+    """Return the data set to convert: the given one, or the only one.
+
+    Args:
+        found: data sets whose files are there.
+        options: with ``variant``.
+        expected: file names that were looked for, for messages.
+
+    Raises:
+        DataError: none is there, or several are and none was chosen.
+    """
+    names = list(dict.fromkeys(found))
+    if not names:
+        held = [name_in(path, options.input) for path in files_below(options.input)]
+        listed = ", ".join(held[:_SHOWN]) + (", ..." if held[_SHOWN:] else "")
+        raise DataError(
+            f"{options.input}: found no {expected}. The folder holds {listed or 'no such files'}. "
+            "Choose another --input, or name the file with --interactions."
+        )
+    if options.variant is not None:
+        if (name := _meant(options.variant, names)) is not None:
+            return name
+        raise DataError(
+            f'{options.input}: there is no "{options.variant}" (--variant).'
+            f"{suggest(options.variant, names)} Found: {', '.join(names)}."
+        )
+    if len(names) > 1:
+        raise DataError(
+            f"{options.input}: several data sets are here: {', '.join(names)}. Choose one with "
+            "--variant."
+        )
+    return names[0]
+
+
+def the_file(files: Sequence[Path], flag: str) -> Path:
+    """The one file of a kind.
+
+    Raises:
+        DataError: there are several.
+    """
+    if len(files) > 1:
+        raise DataError(
+            f"Several files fit: {', '.join(str(path) for path in files)}. Choose one with {flag}."
+        )
+    return files[0]
+
+
+def known_variant(given: str | None, known: Mapping[str, object] | Sequence[str]) -> str | None:
+    """The data set that ``--variant`` names, in the usual spelling; ``None`` if not given.
+
+    Raises:
+        DataError: there is no such data set.
+    """
+    if given is None:
+        return None
+    if (name := _meant(given, known)) is not None:
+        return name
+    raise DataError(
+        f'--variant: unknown data set "{given}".{suggest(given, known)} Known: {", ".join(known)}.'
+    )
+
+
+def _meant(given: str, names: Iterable[str]) -> str | None:
+    """The name that is meant, in any case; its end is enough where no other ends so."""
+    ending = [name for name in names if name.lower().endswith(given.lower())]
+    exact = [name for name in ending if len(name) == len(given)]
+    return exact[0] if exact else ending[0] if len(ending) == 1 else None
