@@ -17,6 +17,7 @@ from rich.console import Console
 
 from recbole_morec import convert
 from recbole_morec.convert import _output, print_report
+from recbole_morec.convert._locked import held
 from recbole_morec.convert._tables import read_table
 from recbole_morec.convert._times import TimeColumn
 from recbole_morec.convert.report import length_histogram
@@ -691,6 +692,17 @@ def test_overwrite_replaces_all_and_leaves_no_traces(tmp_path, source):
     assert read_content(out / "tiny.content").columns["title"] == ["New"]
     assert not (out / "images" / "i2.png").exists()
     assert [entry.name for entry in out.parent.iterdir()] == ["tiny"]
+
+
+def test_what_a_killed_conversion_left_is_removed(tmp_path, source):
+    for name in (".tiny.4711.tmp", ".other.4711.tmp"):
+        write(tmp_path / "data" / name / "tiny.inter", "half")
+    convert_folder(source, tmp_path / "data" / "tiny")
+    assert {entry.name for entry in (tmp_path / "data").iterdir()} == {"tiny", ".other.4711.tmp"}
+    write(tmp_path / "data" / ".tiny.4711.tmp" / "tiny.inter", "of a conversion that runs")
+    with held(tmp_path / "data" / ".tiny.4711.tmp"):
+        convert_folder(source, tmp_path / "data" / "tiny", overwrite=True)
+        assert (tmp_path / "data" / ".tiny.4711.tmp").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from recbole_morec.convert._locked import held
 from recbole_morec.errors import DataError
 
 REPORT_FILE = "convert_report.json"
@@ -140,21 +142,31 @@ def new_folder(output: Path) -> Iterator[Path]:
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")
+    _remove_abandoned(output)
     temporary.mkdir()
     try:
-        yield temporary
-        if output.exists():
-            output.rename(old)
-        try:
-            temporary.rename(output)
-        except OSError:
-            if old.exists():
-                old.rename(output)
-            raise
+        with held(temporary):
+            yield temporary
+            if output.exists():
+                output.rename(old)
+            try:
+                temporary.rename(output)
+            except OSError:
+                if old.exists():
+                    old.rename(output)
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if old.exists():
             shutil.rmtree(old)
+
+
+def _remove_abandoned(output: Path) -> None:
+    """Remove what conversions that were killed have left beside ``output``."""
+    for folder in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
+        with held(folder) as abandoned:
+            if abandoned:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_settings(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from recbole_morec.convert._locked import held
 from recbole_morec.data.content.image_store import (
     INDEX,
     MANIFEST,
@@ -27,11 +28,6 @@ from recbole_morec.data.content.image_store import (
     record_crc,
 )
 from recbole_morec.errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
 
 _NOTES = b"recbole_morec"
 _NOTES_CRC = b"recbole_morec.crc32"
@@ -179,21 +175,13 @@ def only_builder(folder: Path) -> Iterator[None]:
     Raises:
         DataError: another process is building there.
     """
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with held(folder) as mine:
+        if not mine:
             raise DataError(
                 f"{folder}: another process is building an image store there. Wait for its end, or "
                 "choose another folder."
-            ) from None
+            )
         yield
-    finally:
-        os.close(descriptor)
 
 
 class _HashingFile:

@@ -94,6 +94,8 @@ def open_prepared(
         stack.callback(lock.release)
         if (found := _open_if_fresh(folder, inter, fields)) is not None:
             return found
+        for abandoned in root.glob(f".{_NAME}.*"):  # by a process that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".{_NAME}.", dir=root) as temporary:
             _make(Path(temporary), inter, fields)
             place(Path(temporary) / _NAME, folder)
