@@ -90,7 +90,9 @@ class BehaviourRows(Rows):
         final = np.zeros(lines, dtype=bool)
         final[last[: len(users)]] = True
         for block in self._blocks():
-            final[block.row : block.row + block.frame.height] |= block.frame["user"].is_null()
+            final[block.row : block.row + block.frame.height] |= (
+                block.frame["user"].is_null().to_numpy()
+            )
         return np.flatnonzero(~final), without
 
 
