@@ -32,6 +32,8 @@ SOURCES: dict[str, ModuleType] = {
     "pixelrec": pixelrec,
 }
 
+_BILINGUAL = ("microlens", "ninerec")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``recbole-morec convert`` to a parser."""
@@ -124,8 +126,24 @@ def run(args: argparse.Namespace) -> int:
             f'convert: there is no source "{args.source}".{suggest(args.source, SOURCES)} '
             f"Known: {', '.join(sorted(SOURCES))}."
         )
+    _check_choices(args)
     given = vars(args).copy()
     kind = given.pop("source")
     options = Options.of(**given, progress=True)
     print_report(convert_source(kind, SOURCES[kind].find, options))
     return 0
+
+
+def _check_choices(args: argparse.Namespace) -> None:
+    """Raise a ConfigError for options that mean nothing for the source."""
+    problems = []
+    if args.language is not None and args.source not in _BILINGUAL:
+        problems.append(
+            f"--language: only {', '.join(_BILINGUAL)} have texts in several languages."
+        )
+    if args.variant is not None and args.source == "folder":
+        problems.append(
+            "--variant: a folder is one data set; choose its files with --interactions."
+        )
+    if problems:
+        raise ConfigError(problems)

@@ -11,6 +11,7 @@ import polars as pl
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._rows import Rows
 from recbole_morec.convert._spread import LineNumbers
+from recbole_morec.convert._tables import without_missing
 from recbole_morec.convert.report import Report
 from recbole_morec.data._atomic_lines import decode_line
 from recbole_morec.data.line_blocks import LONGEST_LINE, Block, line_blocks
@@ -72,28 +73,23 @@ class BehaviourRows(Rows):
     def _look(self) -> tuple[np.ndarray, int]:
         users = TokenNumbers()
         last = np.full(1024, -1, dtype=np.int64)
-        lines = named = without = 0
+        nameless = []
+        lines = without = 0
         for block in self._blocks():
-            without += int((block.frame["items"].str.strip_chars().fill_null("") == "").sum())
-            numbers = users.number(block.frame["user"])
+            items = block.frame["items"].str.strip_chars().fill_null("")
+            without += int((items == "").sum())
+            numbers = users.number(without_missing(block.frame["user"]))
             while len(users) > len(last):
                 last = np.append(last, np.full(len(last), -1, dtype=np.int64))
-            real = numbers != NONE
-            np.maximum.at(last, numbers[real], np.flatnonzero(real) + block.row)
+            named = numbers != NONE
+            np.maximum.at(last, numbers[named], np.flatnonzero(named) + block.row)
+            nameless.append(np.flatnonzero(~named) + block.row)
             lines += block.frame.height
-            named += int(real.sum())
         if lines == 0:
             raise DataError(f"{self.path}: there is not one line in it.")
-        if named == len(users):
-            return np.empty(0, dtype=np.int64), without
         # Lines without a user stay: their rows are dropped and counted like those of any table.
-        final = np.zeros(lines, dtype=bool)
-        final[last[: len(users)]] = True
-        for block in self._blocks():
-            final[block.row : block.row + block.frame.height] |= (
-                block.frame["user"].is_null().to_numpy()
-            )
-        return np.flatnonzero(~final), without
+        counted = np.concatenate([last[: len(users)], *nameless])
+        return np.setdiff1d(np.arange(lines), counted), without
 
 
 def open_behaviours(path: Path, report: Report) -> tuple[BehaviourRows, EventColumns]:

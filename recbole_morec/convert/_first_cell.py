@@ -50,7 +50,7 @@ class FirstCellRows(Rows):
             rest = cells["field_1"]
             if self._unquote:
                 quoted = rest.str.contains(r'^"([^"]|"")*"$').fill_null(False)
-                inside = rest.str.slice(1, rest.str.len_chars().cast(pl.Int64) - 2)
+                inside = rest.str.strip_prefix('"').str.strip_suffix('"')
                 rest = inside.str.replace_all('""', '"', literal=True).zip_with(quoted, rest)
             if self._joined is not None:
                 rest = rest.str.replace_all(self._separator, self._joined, literal=True)

@@ -106,6 +106,8 @@ def _open_items(options: Options, files: list[Path], name: str, report: Report) 
         path = next((each for each in titles if each.stem.endswith(f"_{wanted}")), None)
         if path is None and titles:
             path = the_file(titles, "--items")
+            if options.language is not None:
+                report.notes.append(f"There are no titles in {wanted}; {path.name} is read.")
     table = None
     if path is None:
         report.detected["items"] = "no table"
