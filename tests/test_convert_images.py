@@ -14,11 +14,14 @@ import zipfile
 
 import numpy as np
 import pytest
+import source_worlds
 import yaml
 from PIL import Image
 
 from recbole_morec.config import MoRecConfig
-from recbole_morec.convert import convert_folder
+from recbole_morec.convert import SOURCES, convert_folder
+from recbole_morec.convert._pipeline import convert_source
+from recbole_morec.convert._source import Options
 from recbole_morec.data.atomic import read_content
 from recbole_morec.data.content import ImageStore, open_content
 from recbole_morec.data.dataset import MultimodalDataset
@@ -141,6 +144,20 @@ def test_archives_are_found_and_equal_the_folder(source, tmp_path, kind):
     assert all(path.is_relative_to(tmp_path / "tiny") for path in new)
     with pytest.raises(ConfigError, match="--image-form copy takes a folder"):
         convert_folder(source, tmp_path / "other", image_form="copy")
+
+
+def test_an_lmdb_is_found_and_read_by_number(tmp_path):
+    source_worlds.morec_hm(tmp_path / "raw")
+    (tmp_path / "raw" / "hm_images.lmdb").rename(tmp_path / "raw" / "hm_image_20W.lmdb")
+    options = Options.of(input=tmp_path / "raw", output=tmp_path / "tiny")
+    report = convert_source("morec", SOURCES["morec"].find, options)
+    store = ImageStore.open(tmp_path / "tiny" / "images")
+    assert "hm_image_20W.lmdb (lmdb)" in report.detected["images"]
+    assert sorted(store.keys()) == source_worlds.item_ids("v")
+    with Image.open(io.BytesIO(store.read("v103"))) as opened:
+        assert opened.size == (5, 4)
+        assert abs(opened.convert("RGB").getpixel((2, 2))[0] - 60) < 4
+    assert any("found by their number" in note for note in report.notes)
 
 
 def test_a_dataset_with_a_store_converts_to_itself(source, tmp_path):

@@ -13,6 +13,7 @@ from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError, suggest
 
 _NAME = re.compile(r"(.*[_-])?(images?|imgs?|covers?|posters?|pictures?|photos?)")
+_OF_ARCHIVE = re.compile(_NAME.pattern + r"([_-].*)?")  # such as hm_image_20W.lmdb
 _ARCHIVE = re.compile(r"(.+?)\.(zip|tar|tgz|tar\.(gz|bz2|xz)|lmdb|mdb)")
 
 
@@ -69,7 +70,9 @@ def _fits(path: Path, names: re.Pattern[str]) -> bool:
     if path.is_dir():
         return names.fullmatch(name.removesuffix(".lmdb")) is not None
     archive = _ARCHIVE.fullmatch(name)
-    return archive is not None and names.fullmatch(archive[1]) is not None
+    if archive is None:
+        return False
+    return (_OF_ARCHIVE if names is _NAME else names).fullmatch(archive[1]) is not None
 
 
 def _one_of(source: Path, fitting: Sequence[Path]) -> Path | None:
