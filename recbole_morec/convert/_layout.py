@@ -62,7 +62,7 @@ def open_interactions(
     first = first_record(path, separator)
     if is_header(first) or {options.user_field, options.item_field} <= {*first}:
         rows = open_rows(path, separator=separator)
-        columns = _named(rows, options)
+        columns = named_columns(rows, options)
         roles = {columns.user: "user", columns.item: "item", columns.time: "time"}
         why = "as the header says"
     else:
@@ -85,7 +85,12 @@ def is_header(cells: Sequence[str]) -> bool:
     return bool(names & {*USER_NAMES}) and bool(names & {*ITEM_NAMES})
 
 
-def _named(rows: Rows, options: Options) -> EventColumns:
+def named_columns(rows: Rows, options: Options) -> EventColumns:
+    """The columns of a file with a header: those that the user names, or with usual names.
+
+    Raises:
+        DataError: a column is not there, or has two roles.
+    """
     user = need_column(rows, "user", options.user_field, USER_NAMES, "--user-field")
     item = need_column(rows, "item", options.item_field, ITEM_NAMES, "--item-field")
     time = find_column(rows, options.time_field, TIME_NAMES, "--time-field")

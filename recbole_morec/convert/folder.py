@@ -10,13 +10,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._find_images import find_images, name_in
-from recbole_morec.convert._layout import ITEM_NAMES, TIME_NAMES, USER_NAMES
+from recbole_morec.convert._layout import ITEM_NAMES, named_columns
 from recbole_morec.convert._pipeline import convert_source
 from recbole_morec.convert._rows import Rows, open_rows
 from recbole_morec.convert._source import Options, Source
-from recbole_morec.convert._tables import Table, find_column, find_file, need_column, read_table
+from recbole_morec.convert._tables import Table, find_file, need_column, read_table
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError
 
@@ -51,7 +50,7 @@ def find(options: Options, report: Report) -> Source:
     """
     folder = options.input
     rows = _open_interactions(folder, options.interactions, report)
-    columns = _event_columns(rows, options)
+    columns = named_columns(rows, options)
     items = _open_items(folder, options.items, rows.path, report)
     item_column = None
     if items is not None:
@@ -88,12 +87,3 @@ def _open_items(source: Path, given: str | None, taken: Path, report: Report) ->
     table = read_table(path)
     report.detected["items"] = f"{name_in(path, source)} ({table.form})"
     return table
-
-
-def _event_columns(rows: Rows, options: Options) -> EventColumns:
-    user = need_column(rows, "user", options.user_field, USER_NAMES, "--user-field")
-    item = need_column(rows, "item", options.item_field, ITEM_NAMES, "--item-field")
-    time = find_column(rows, options.time_field, TIME_NAMES, "--time-field")
-    if len({user, item, time}) < 3:
-        raise DataError(f'{rows.path}: "{user}", "{item}" and "{time}" must be different columns.')
-    return EventColumns(user, item, time, options.time_unit)
