@@ -103,6 +103,7 @@ def test_pixelrec(run):
     ]
     assert made.found["data set"] == "PixelRec50K"
     assert made.found["column order"] == "item,user,time (as the header says)"
+    assert made.found["ids"] == "users u + number, items i + number"
     assert made.found["time column"] == "timestamp (numbers, look like Unix seconds)"
     assert made.column("title") == {"i3": "Noodles, hot", "i9": "烎! Film"}
     assert made.column("description") == {"i3": "Two\nlines", "i9": None}
@@ -614,6 +615,7 @@ def test_amazon_2023(run):
     made = run("amazon", files)
     assert made.rows == [("AG", "B0P", 1588687728923)]
     assert made.found["release"] == "2023"
+    assert made.found["ids"] == 'users such as "AG", items such as "B0P"'
     assert made.found["time column"] == "timestamp (numbers, look like Unix milliseconds)"
     assert made.column("title") == {"B0P": "Brush"}
     assert made.column("brand") == {"B0P": "Shop"}
