@@ -251,6 +251,21 @@ def test_ninerec_users_that_are_all_numbers_of_items(run):
     assert "different columns" in text
 
 
+def test_ninerec_with_an_item_table_that_does_not_fit(run):
+    files = {"Bili_Food_item.csv": "5,料理,Food\n6,街舞,Dance\n77,猫咪,Cats\n"}
+    text = failure(run, "ninerec", {**files, "Bili_Food_pair.csv": FOOD_PAIR})
+    assert "2 of 3 ids of column 1, 1 of 2 ids of column 2" in text
+    assert "--user-field and --item-field" in text
+
+
+def test_columns_of_a_long_file_are_told_by_its_beginning(run, monkeypatch):
+    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 20)
+    files = {"Bili_Food_item.csv": FOOD_ITEM, "Bili_Food_pair.csv": FOOD_PAIR}
+    made = run("ninerec", files, user_field="2")
+    assert made.rows[0] == ("1", "6", 1640995205)
+    assert "by the first 2 rows" in made.found["column order"]
+
+
 def test_ninerec_prefers_pairs_with_times(run):
     behaviour = {"Bili_Food_behaviour.tsv": "1\t5 6\n5\t9\n"}
     files = {"Bili_Food_item.csv": FOOD_ITEM, "Bili_Food_pair.csv": FOOD_PAIR, **behaviour}
