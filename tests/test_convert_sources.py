@@ -104,6 +104,7 @@ def test_pixelrec(run):
     ]
     assert made.found["data set"] == "PixelRec50K"
     assert made.found["column order"] == "item,user,time (as the header says)"
+    assert made.found["ids"] == "users u + number, items i + number"
     assert made.found["time column"] == "timestamp (numbers, look like Unix seconds)"
     assert made.column("title") == {"i3": "Noodles, hot", "i9": "烎! Film"}
     assert made.column("description") == {"i3": "Two\nlines", "i9": None}
@@ -249,6 +250,21 @@ def test_ninerec_users_that_are_all_numbers_of_items(run):
     assert 'no column "4" (--item-field)' in failure(run, "ninerec", files, item_field="4")
     text = failure(run, "ninerec", files, item_field="1", user_field="1")
     assert "different columns" in text
+
+
+def test_ninerec_with_an_item_table_that_does_not_fit(run):
+    files = {"Bili_Food_item.csv": "5,料理,Food\n6,街舞,Dance\n77,猫咪,Cats\n"}
+    text = failure(run, "ninerec", {**files, "Bili_Food_pair.csv": FOOD_PAIR})
+    assert "2 of 3 ids of column 1, 1 of 2 ids of column 2" in text
+    assert "--user-field and --item-field" in text
+
+
+def test_columns_of_a_long_file_are_told_by_its_beginning(run, monkeypatch):
+    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 20)
+    files = {"Bili_Food_item.csv": FOOD_ITEM, "Bili_Food_pair.csv": FOOD_PAIR}
+    made = run("ninerec", files, user_field="2")
+    assert made.rows[0] == ("1", "6", 1640995205)
+    assert "by the first 2 rows" in made.found["column order"]
 
 
 def test_ninerec_prefers_pairs_with_times(run):
@@ -615,6 +631,7 @@ def test_amazon_2023(run):
     made = run("amazon", files)
     assert made.rows == [("AG", "B0P", 1588687728923)]
     assert made.found["release"] == "2023"
+    assert made.found["ids"] == 'users such as "AG", items such as "B0P"'
     assert made.found["time column"] == "timestamp (numbers, look like Unix milliseconds)"
     assert made.column("title") == {"B0P": "Brush"}
     assert made.column("brand") == {"B0P": "Shop"}

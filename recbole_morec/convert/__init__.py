@@ -72,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--items", metavar="FILE", help="table of items")
     group.add_argument("--images", metavar="PATH", help="folder, zip, tar or LMDB of images")
     group.add_argument(
-        "--user-field", metavar="COLUMN", help="column of the user: name, or number from 1"
+        "--user-field",
+        metavar="COLUMN",
+        help="column of the user (its number from 1, without a header)",
     )
     group.add_argument("--item-field", metavar="COLUMN", help="column of the item")
     group.add_argument("--time-field", metavar="COLUMN", help="column of the time")

@@ -20,6 +20,7 @@ USER_FIELD = "user_id"
 ITEM_FIELD = "item_id"
 TIME_FIELD = "timestamp"
 
+_LOOKED_AT = 1 << 20
 _RESERVED = ("row", "user", "item", "time", USER_FIELD, ITEM_FIELD)
 
 
@@ -94,6 +95,7 @@ def read_events(rows: Rows, columns: EventColumns, folder: Path, report: Report)
         report.detected["time column"] = f"{columns.time} ({times.finish()})"
     for column, source in (("user", columns.user), ("item", columns.item)):
         _clean_ids(log, column, rows, source)
+    report.detected["ids"] = f"users {_shape(log, 'user')}, items {_shape(log, 'item')}"
     numbers.report(report)
     return Found(log, numbers.kept)
 
@@ -110,6 +112,18 @@ def _clean_ids(log: EventLog, column: str, rows: Rows, source: str) -> None:
         raise DataError(unusable_id(rows.at(row), source, clean[number]))
     if not clean.equals(ids, null_equal=True):
         log.renumber(column, clean)
+
+
+def _shape(log: EventLog, column: str) -> str:
+    """What the ids of a column look like: a prefix and numbers, or an example."""
+    table = getattr(log, f"{column}s")
+    ids = table.tokens(np.arange(min(len(table), _LOOKED_AT))).drop_nulls()
+    if not len(ids):
+        return "none"
+    prefixes = ids.str.extract(r"^([A-Za-z]*)\d+$").unique()
+    if len(prefixes) > 1 or prefixes[0] is None:
+        return f'such as "{ids[0]}"'
+    return f"{prefixes[0]} + number" if prefixes[0] else "bare numbers"
 
 
 def _first_row(log: EventLog, column: str, number: int) -> int:

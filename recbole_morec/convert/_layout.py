@@ -138,6 +138,8 @@ class _Decision:
         blocks = rows.blocks()
         block = next(blocks)
         self._whole = next(blocks, None) is None
+        if not self._whole:
+            self.evidence.append(f"by the first {block.height:,} rows")
         self._looks = {name: _look(block[name], items) for name in rows.columns}
         self._reject_header(block, first)
         self._find_time()

@@ -23,9 +23,7 @@ def files_below(folder: Path, depth: int = _DEPTH) -> list[Path]:
         if len(Path(place).relative_to(folder).parts) >= depth:
             folders.clear()
         folders.sort()
-        found += [
-            Path(place, name) for name in names if not name.lower().endswith((*SUFFIXES, ".tmp"))
-        ]
+        found += [Path(place, name) for name in names if not name.lower().endswith(SUFFIXES)]
     return sorted(found, key=lambda path: (len(path.parts), path))
 
 
