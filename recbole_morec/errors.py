@@ -35,6 +35,11 @@ class CheckpointError(MoRecError):
     """A run folder or checkpoint that is absent, incomplete or does not fit the model."""
 
 
+def short(text: str, most: int = 60) -> str:
+    """Return a text as it is, or its beginning and how long it is, for messages."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
 def suggest(word: str, options: Iterable[str]) -> str:
     """Return ``' Did you mean "x"?'`` for the closest option, or an empty string."""
     by_lower = {option.lower(): option for option in options}

@@ -92,7 +92,7 @@ def read_events(rows: Rows, columns: EventColumns, folder: Path, report: Report)
             "timestamp is the row's position, from 0."
         )
     else:
-        report.detected["time column"] = f"{columns.time} ({times.finish()})"
+        report.detected["time column"] = f"{columns.time} ({times.finish(rows.place)})"
     for column, source in (("user", columns.user), ("item", columns.item)):
         _clean_ids(log, column, rows, source)
     report.detected["ids"] = f"users {_shape(log, 'user')}, items {_shape(log, 'item')}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from recbole_morec.convert._rows import TEXT_SUFFIXES, Rows, open_rows, plain_name
-from recbole_morec.errors import DataError, suggest
+from recbole_morec.errors import DataError, short, suggest
 
 # What programs write for a missing value. Not "nan": it is an id in some data sets.
 _MISSING = ("", "None", "null", "NULL", "N/A", "<NA>")
@@ -140,8 +140,8 @@ def broken_ids(ids: pl.Series) -> pl.Series:
 def unusable_id(place: str, column: str, found: str) -> str:
     """Say that an id cannot be used."""
     return (
-        f'{place}: the column "{column}" holds {found!r}; an id cannot hold a tab, a line break or '
-        "a NUL, and [PAD] is reserved. Rename it in this file."
+        f'{place}: the column "{column}" holds {short(found)!r}; an id cannot hold a tab, a line '
+        "break or a NUL, and [PAD] is reserved. Rename it in this file."
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 
 from recbole_morec.convert._tables import without_missing
 from recbole_morec.data.event_log import missing_as
 from recbole_morec.data.inter import whole_times
-from recbole_morec.errors import DataError
+from recbole_morec.errors import DataError, short
 
 # Size of a present-day time in each unit: from 1973 to 2286.
 UNITS = {
@@ -52,6 +54,8 @@ class TimeColumn:
         self._values = 0
         self._unread = 0
         self._unread_examples: list[str] = []
+        self._rows = 0
+        self._first_unread: int | None = None
         self._units: dict[str, list] = {}
         self._fractions = False
 
@@ -69,39 +73,45 @@ class TimeColumn:
             DataError: not one value of the first block is a number or a date in ISO order.
         """
         text = without_missing(text).replace(["nan", "NaN", "NAN", "NaT"], None)
+        before, self._rows = self._rows, self._rows + len(text)
         if text.null_count() == len(text):
             return np.full(len(text), missing_as(np.dtype(np.int64)))
         if self._form is None:
             numbers = text.cast(pl.Float64, strict=False).is_finite().fill_null(False).sum()
             self._form = "numbers" if numbers * 2 >= text.count() else "dates"
-        times = self._numbers(text) if self._form == "numbers" else self._dates(text)
+        times = self._numbers(text, before) if self._form == "numbers" else self._dates(text)
         unread = text.is_not_null() & times.is_null()
         if unread.any():
+            if self._first_unread is None:
+                self._first_unread = before + unread.arg_max()
             self._note_unread(text.filter(unread))
         self._values += text.count()
         self._fractions |= times.dtype == pl.Float64
         kind = np.dtype(np.int64 if times.dtype == pl.Int64 else np.float64)
         return times.fill_null(missing_as(kind)).to_numpy()
 
-    def finish(self) -> str:
+    def finish(self, place: Callable[[int], str]) -> str:
         """Return how the column was read.
+
+        Args:
+            place: where a row (from 0, over all blocks) stands, for messages.
 
         Raises:
             DataError: more than 1 % of the values cannot be read like the others, or they are in
                 different units.
         """
         if self._unread > _MAX_UNREAD * self._values:
-            shown = ", ".join(f'"{value}"' for value in self._unread_examples)
+            shown = ", ".join(f'"{short(value)}"' for value in self._unread_examples)
             raise DataError(
                 f"{self._where}: {self._unread:,} of {self._values:,} values cannot be read as "
-                f"{self._form}, as others are: {shown}. Write all of them as Unix seconds, or all "
-                "as ISO dates such as 2013-02-28 17:40:00; empty the cells whose rows are to be "
-                "dropped."
+                f"{self._form}, as others are, the first in {place(self._first_unread)}: {shown}. "
+                "Write all of them as Unix seconds, or all as ISO dates such as 2013-02-28 "
+                "17:40:00; empty the cells whose rows are to be dropped."
             )
         if len(self._units) > 1:
             found = ", ".join(
-                f"{count:,} look like {unit} ({example})"
-                for unit, (count, example) in self._units.items()
+                f"{count:,} look like {unit} ({example} in {place(row)})"
+                for unit, (count, example, row) in self._units.items()
             )
             raise DataError(
                 f"{self._where}: the times are in different units: {found}. Bring them to one "
@@ -116,7 +126,7 @@ class TimeColumn:
         unit = next(iter(self._units), None)
         return f"numbers{fractions}" + (f", look like Unix {unit}" if unit else "")
 
-    def _numbers(self, text: pl.Series) -> pl.Series:
+    def _numbers(self, text: pl.Series, before: int) -> pl.Series:
         times, _ = whole_times(text)
         size = times.cast(pl.Float64).abs()
         if (too_big := (size >= 2.0**63).fill_null(False)).any():
@@ -125,14 +135,15 @@ class TimeColumn:
             for unit, (low, high) in UNITS.items():
                 fitting = (size >= low) & (size < high)
                 if count := fitting.sum():
-                    known = self._units.setdefault(unit, [0, text[fitting.arg_max()]])
+                    at = fitting.arg_max()
+                    known = self._units.setdefault(unit, [0, text[at], before + at])
                     known[0] += count
         return times
 
     def _dates(self, text: pl.Series) -> pl.Series:
         micro = parse_dates(text)
         if self._values == self._unread and not micro.count():
-            example = text.drop_nulls()[0]
+            example = short(text.drop_nulls()[0])
             raise DataError(
                 f'{self._where}: "{example}" is neither a number nor a date such as 2013-02-28 or '
                 "2013-02-28 17:40:00. Write Unix seconds or ISO dates."

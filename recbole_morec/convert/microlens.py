@@ -34,6 +34,7 @@ from recbole_morec.convert._search import (
 from recbole_morec.convert._source import Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, table_of, without_missing
 from recbole_morec.convert.report import Report
+from recbole_morec.data._atomic_lines import decode_line
 
 CITATION = (
     "Ni et al., A Content-Driven Micro-Video Recommendation Dataset at Scale (arXiv 2309.15379)"
@@ -122,8 +123,8 @@ def _open_items(options: Options, files: list[Path], name: str, report: Report) 
 
 
 def _title_rows(path: Path) -> Rows:
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.readline().strip()
+    with path.open("rb") as file:
+        first = decode_line(file.readline(), path, 1).removeprefix("\ufeff").strip()
     if re.fullmatch(r'"?(item|videoid|item_id|video_id)"?,\s*"?(title|titles)"?', first.lower()):
         return open_rows(path, separator=",")
     return FirstCellRows(path, unquote=True)

@@ -197,8 +197,10 @@ class ImpressionRows(Rows):
         best = np.full(1024, _NO_TIME, dtype=np.int64)
         row = np.full(1024, -1, dtype=np.int64)
         impression = 0
-        times = TimeColumn("behaviors.tsv column 3")
+        times = TimeColumn(f"{self._paths[0].name} column 3")
+        starts: list[tuple[int, Path]] = []
         for path in self._paths:
+            starts.append((impression, path))
             for block in _blocks(path):
                 frame = block.frame
                 time = times.read(frame["time"])
@@ -224,7 +226,12 @@ class ImpressionRows(Rows):
                 impression += frame.height
         if impression == 0:
             raise DataError(f"{self._paths[0]}: there is not one line in it.")
-        self.times = times.finish()
+
+        def place(row: int) -> str:
+            start, path = next(each for each in reversed(starts) if each[0] <= row)
+            return f"{path} line {row - start + 1}"
+
+        self.times = times.finish(place)
         self.users = len(users)
         return np.sort(row[: len(users)])
 
