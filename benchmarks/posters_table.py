@@ -25,8 +25,7 @@ COMMON = {"MAX_ITEM_LIST_LENGTH": 20, "stopping_step": 5}
 OURS = {"embedding_size": 128, "objective": "in_batch", "window": "windows"}
 POSTER = {"item_encoder": "tf_efficientnet_lite0"}
 TITLE = {"item_encoder": "all-MiniLM-L6-v2", "max_text_length": 40, "text_fields": ["title"]}
-BF16 = {"mixed_precision": "bf16"}
-COSINE = {**BF16, "scheduler": "cosine", "epochs": 10}
+COSINE = {"mixed_precision": "bf16", "scheduler": "cosine", "epochs": 10}
 
 # Row -> model, settings. `stored: {...}` stands for the pooled vectors of that encoder.
 ROWS = {
@@ -42,7 +41,7 @@ ROWS = {
         {
             **OURS,
             **POSTER,
-            **BF16,
+            **COSINE,
             "image_size": 160,
             "train_layers": "last_1",
             "encoder_learning_rate": 3e-4,
@@ -63,11 +62,20 @@ ROWS = {
             "encoder_learning_rate": 1e-4,
         },
     ),
-    "titles end to end, all layers": (
-        "MoRec",
-        {**OURS, **TITLE, **COSINE, "train_layers": "all", "encoder_learning_rate": 1e-4},
-    ),
+    # The recipe of the end-to-end rows, on the vectors that they start from.
     "stored titles, same recipe": ("MoRec", {**OURS, **COSINE, "stored": TITLE}),
+    "stored titles, same recipe, 20 epochs": (
+        "MoRec",
+        {**OURS, **COSINE, "epochs": 20, "stored": TITLE},
+    ),
+    "stored posters, same recipe": (
+        "PixelNet",
+        {**OURS, **COSINE, "stored": {**POSTER, "image_size": 160}},
+    ),
+    "stored posters, same recipe, 20 epochs": (
+        "PixelNet",
+        {**OURS, **COSINE, "epochs": 20, "stored": {**POSTER, "image_size": 160}},
+    ),
 }
 
 
