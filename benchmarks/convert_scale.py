@@ -43,7 +43,8 @@ settings = {"data_path": sys.argv[1], "item_encoder": "id"}
 config = MoRecConfig("PixelNet", "scale", overrides=settings)
 data = MultimodalDataset(config)
 print("opened", time.perf_counter() - start, data.user_num - 1, data.item_num - 1)
-print("first user", data.user_tokens[1], data.histories.of(1)[:3].tolist())
+if len(sys.argv) > 2:  # what a training prints and notes before its first step
+    data.summary(), data.fingerprint(), data.digest()
 """
 RECBOLE = """
 import sys
@@ -124,7 +125,11 @@ def main() -> None:
         if not (source / "interaction.csv").exists():
             write_csv(source / "interaction.csv", rows)
         shutil.rmtree(output, ignore_errors=True)
-        steps = [("convert", CONVERT, (source, output)), ("open", OPEN, (output.parent,))]
+        steps = [
+            ("convert", CONVERT, (source, output)),
+            ("open", OPEN, (output.parent,)),
+            ("open, count, fingerprint", OPEN, (output.parent, "all")),
+        ]
         if rows <= options.recbole:
             steps.append(("RecBole", RECBOLE, (output.parent,)))
         for step, code, arguments in steps:

@@ -167,6 +167,7 @@ def test_a_token_table_reads_like_an_array(tmp_path, monkeypatch):
     assert table[np.array([], dtype=int)].tolist() == []
     with pytest.raises(IndexError):
         table[10]
+    assert table.lines(np.array([4, 1, 7])).decode() == "a b\nu10\n"
     ids = table.ids
     assert [ids[name] for name in ["[PAD]", *names]] == list(range(10))
     for unknown in ("u", "zz", "u100", 5):

@@ -13,6 +13,7 @@ from recbole_morec.data.atomic import ContentTable, read_content
 from recbole_morec.data.prepared import open_prepared
 from recbole_morec.data.recbole_interface import RecBoleInterface
 from recbole_morec.data.splits import Splits, ranges_mask
+from recbole_morec.data.tokens import TokenTable
 from recbole_morec.errors import DataError, suggest
 from recbole_morec.evaluation.protocol import Protocol, build_protocol
 
@@ -109,17 +110,17 @@ class MultimodalDataset(RecBoleInterface):
     def fingerprint(self) -> str:
         """A hash of the protocol, the candidates and the targets: equal = comparable numbers."""
         digest = hashlib.sha256(self.protocol.fingerprint().encode())
-        update_tokens(digest, self.item_tokens, np.flatnonzero(self.candidates))
+        digest.update("\n".join(self.item_tokens[self.candidates]).encode())
         for phase in ("valid", "test"):
-            update_tokens(digest, self.user_tokens, self.splits.users[phase])
+            _update_tokens(digest, self.user_tokens, self.splits.users[phase])
             targets = self.histories.items[self.splits.targets[phase]]
-            update_tokens(digest, self.item_tokens, targets)
+            _update_tokens(digest, self._prepared.items, targets)
         return digest.hexdigest()[:12]
 
     def token_digest(self) -> str:
         """A hash of users and items in the order of their internal ids."""
         digest = hashlib.sha256(self._prepared.tokens_digest.encode())
-        update_tokens(digest, self.item_tokens, np.arange(len(self._prepared.items), self.item_num))
+        digest.update("\n".join(self.item_tokens[len(self._prepared.items) :]).encode())
         return digest.hexdigest()[:12]
 
     def digest(self) -> str:
@@ -213,11 +214,12 @@ class MultimodalDataset(RecBoleInterface):
         return int(first), self.histories.items[first:stop]
 
 
-def update_tokens(digest: Any, tokens: Any, ids: np.ndarray) -> None:
+def _update_tokens(digest: Any, tokens: TokenTable, ids: np.ndarray) -> None:
     """Feed the tokens of ids ``[n]``, one per line, to a hash."""
     for start in range(0, len(ids), _USERS_AT_ONCE):
-        text = "\n".join(tokens[ids[start : start + _USERS_AT_ONCE]])
-        digest.update((text if start == 0 else f"\n{text}").encode())
+        if start:
+            digest.update(b"\n")
+        digest.update(tokens.lines(ids[start : start + _USERS_AT_ONCE]))
 
 
 def find_dataset_folder(config: Any) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recbole_morec.errors import DataError
 
@@ -103,6 +104,11 @@ class TokenTable:
         tokens = np.where(flat == 0, PAD, tokens).astype(object)
         return tokens.reshape(ids.shape)
 
+    def lines(self, ids: np.ndarray) -> bytes:
+        """The tokens of ids ``[n]``, none of them 0, one per line, without making them objects."""
+        found = self._tokens.take(pa.array(ids - 1)).combine_chunks()
+        return bytes(_joined(found))
+
     @property
     def ids(self) -> TokenIds:
         """Internal ids by token."""
@@ -163,5 +169,12 @@ def write_tokens(path: Path, tokens: pl.Series, digest: Any) -> None:
         for start in range(0, len(tokens), _BATCH):
             some = tokens.slice(start, _BATCH).to_arrow().cast(pa.large_string())
             where = pa.array(order[start : start + _BATCH])
-            digest.update(("\n".join(some.to_pylist()) + "\n").encode())
+            digest.update(_joined(some))
+            digest.update(b"\n")
             writer.write_batch(pa.record_batch([some, where], schema=schema))
+
+
+def _joined(tokens: pa.LargeStringArray) -> memoryview:
+    """The bytes of tokens, one per line."""
+    whole = pa.LargeListArray.from_arrays(pa.array([0, len(tokens)], pa.int64()), tokens)
+    return memoryview(pc.binary_join(whole, pa.scalar("\n", pa.large_string()))[0].as_buffer())
