@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from recbole_morec.convert._rows import Rows
-from recbole_morec.convert._tables import broken_ids, unusable_id, without_missing
+from recbole_morec.convert._tables import broken_ids, no_rows, unusable_id, without_missing
 from recbole_morec.convert._times import TimeColumn
 from recbole_morec.convert.report import Report
 from recbole_morec.data.event_log import EventLog
@@ -82,7 +82,7 @@ def read_events(rows: Rows, columns: EventColumns, folder: Path, report: Report)
             time = times.read(frame[columns.time])
         log.append(frame[columns.user], frame[columns.item], time, numbers.read(frame))
     if log.rows == 0:
-        raise DataError(f"{rows.path}: there is a header but not one row below it.")
+        raise no_rows(rows)
     if columns.positions:
         report.detected["time"] = "none; the order of the items in a line is the time"
     elif columns.time is None:

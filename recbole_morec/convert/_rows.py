@@ -225,10 +225,14 @@ def _open_text(path: Path, names: Sequence[str] | None, separator: str | None = 
         first = decode_line(file.readline(_READ), path, 1).removeprefix("\ufeff").rstrip("\r\n")
         more = bool(file.read(1))
     if not first.strip():
-        what = "The first line names the columns, separated by comma, tab, semicolon or bar; "
         raise DataError(
-            f"{path}: {'line 1' if more else 'the file'} is empty. "
-            f"{what if names is None else ''}the rows stand below it."
+            f"{path}: {'line 1' if more else 'the file'} is empty. The first line "
+            + (
+                "names the columns, separated by comma, tab, semicolon or bar; the rows stand "
+                "below it."
+                if names is None
+                else "is the first row; this kind of file has no header."
+            )
         )
     separator = separator or max(_SEPARATORS, key=first.count)
     if separator not in first:

@@ -56,8 +56,16 @@ def table_of(rows: Rows) -> Table:
     """
     frames = list(rows.blocks())
     if not frames:
-        raise DataError(f"{rows.path}: there is a header but not one row below it.")
+        raise no_rows(rows)
     return Table(rows, pl.concat(frames), rows.left_out)
+
+
+def no_rows(rows: Rows) -> DataError:
+    """The error of a table without rows."""
+    return DataError(
+        f"{rows.path}: there is not one row in it (below the header, if it has one). Is it the "
+        "right file, and whole?"
+    )
 
 
 def find_file(
