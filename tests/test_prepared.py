@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -257,6 +258,19 @@ def test_a_folder_that_cannot_be_written_to(inter, monkeypatch, caplog):
         assert opened(inter) == right
     assert "cannot be written to" in caplog.text
     assert folder.read_text().startswith("a file")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_it_can_be_sent_to_a_worker(inter, gone):
+    found = open_prepared(inter, *FIELDS)
+    if gone:  # as in a folder that cannot be written to
+        for path in (inter.parent / "prepared" / "histories").iterdir():
+            path.unlink()
+    users, histories = pickle.loads(pickle.dumps((found.users, found.histories)))
+    assert list(users) == list(found.users)
+    assert (histories.items == found.histories.items).all()
+    assert (histories.offsets == found.histories.offsets).all()
+    assert isinstance(histories.items, np.memmap) != gone
 
 
 def test_a_malformed_file_leaves_nothing_behind(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +21,21 @@ class Histories:
 
     items: np.ndarray
     offsets: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> Histories:
+        """Map ``items.npy`` and ``offsets.npy`` of a folder into memory."""
+        return cls(
+            np.load(folder / "items.npy", mmap_mode="r"),
+            np.load(folder / "offsets.npy", mmap_mode="r"),
+        )
+
+    def __reduce__(self) -> tuple:
+        # A spawned worker maps the files itself, where they are still there, in place of a copy.
+        file = getattr(self.items, "filename", None)
+        if file is not None and Path(file).is_file():
+            return Histories.open, (Path(file).parent,)
+        return Histories, (np.array(self.items), np.array(self.offsets))
 
     @property
     def user_num(self) -> int:

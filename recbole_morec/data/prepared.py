@@ -209,13 +209,10 @@ def _open_if_fresh(folder: Path, inter: Path, fields: dict[str, str | None]) -> 
 
 def _open(folder: Path) -> Prepared:
     meta = _read_meta(folder)
-    histories = Histories(
-        np.load(folder / "items.npy", mmap_mode="r"), np.load(folder / "offsets.npy", mmap_mode="r")
-    )
     return Prepared(
         TokenTable(folder / "users.arrow"),
         TokenTable(folder / "items.arrow"),
-        histories,
+        Histories.open(folder),
         meta["repeats"],
         meta["tokens"],
         meta["histories"],

@@ -78,6 +78,12 @@ class TokenTable:
         self._tokens = table.column("token")
         self._order = table.column("order")
 
+    def __reduce__(self) -> tuple:
+        # A spawned worker maps the file itself, where it is still there, in place of a copy.
+        if self.path.is_file():
+            return TokenTable, (self.path,)
+        return super().__reduce__()
+
     def __len__(self) -> int:
         return len(self._tokens) + 1
 
