@@ -240,19 +240,21 @@ class _Member(tarfile.TarInfo):
     ended: ClassVar[bool]
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
         try:
-            member = super().frombuf(buf, encoding, errors)
+            return super().fromtarfile(tarfile_)
         except tarfile.EOFHeaderError:
             cls.ended = True
             raise
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
             raise tarfile.SubsequentHeaderError(str(error)) from None
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
         extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
         long_name = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-        if member.type in (*extended, *long_name) and member.size > _MOST_HEADER:
-            raise tarfile.SubsequentHeaderError(f"a header of {member.size:,} bytes")
-        return member
+        if self.type in (*extended, *long_name) and self.size > _MOST_HEADER:
+            raise tarfile.SubsequentHeaderError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(tarfile_)
 
 
 class _Watched:
