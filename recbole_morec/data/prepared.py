@@ -216,7 +216,7 @@ def _open_temporary(inter: Path, fields: dict[str, str | None]) -> Prepared:
 def _open_if_fresh(folder: Path, inter: Path, fields: dict[str, str | None]) -> Prepared | None:
     if not inter.is_file():
         return None
-    if not folder.is_dir():
+    if not (folder.is_dir() and inter.is_file()):
         return None
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
