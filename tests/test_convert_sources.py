@@ -236,11 +236,13 @@ def test_ninerec_pairs_of_bare_numbers_in_any_order(run, pair, order):
 def test_ninerec_users_that_are_all_numbers_of_items(run):
     item = "1,料理,Food\n2,街舞,Dance\n3,猫咪,Cats\n"
     files = {"KU_item.csv": item, "KU_pair.csv": "1,3,1640995205\n2,1,1640995200\n1,2,1640995201\n"}
+    # The published counts of the set tell them apart.
+    monkeypatch.setitem(ninerec.PUBLISHED, "KU", Counts(2, 3, 3))
     made = run("ninerec", files)
     assert made.rows[0] == ("1", "3", 1640995205)
-    assert "column 2 holds every item of the table" in made.found["column order"]
-    # Neither column has all of them: not a guess but an error, and the flags decide.
-    files["KU_item.csv"] += "4,新片,Film\n"
+    assert "3 ids of column 2 and 2 of column 1, as published" in made.found["column order"]
+    # Without them it is not a guess but an error, and the flags decide.
+    monkeypatch.setitem(ninerec.PUBLISHED, "KU", Counts(2, 4, 3))
     text = failure(run, "ninerec", files)
     assert "3 of 3 ids of column 2" in text
     assert "--user-field and --item-field" in text
@@ -250,6 +252,62 @@ def test_ninerec_users_that_are_all_numbers_of_items(run):
     assert 'no column "4" (--item-field)' in failure(run, "ninerec", files, item_field="4")
     text = failure(run, "ninerec", files, item_field="1", user_field="1")
     assert "different columns" in text
+
+
+def numbered_pairs(users: int, items: int, order: str = "item,user", each: int = 5) -> str:
+    """Pairs of users and items that are bare numbers from 1; every user and item occurs."""
+    rows = []
+    for n in range(max(users, items) * each):
+        row = {"user": n % users + 1, "item": (n * 7 + n // users) % items + 1}
+        rows.append([row[role] for role in order.split(",")] + [1640995200 + n])
+    return "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+
+def item_table(items: int) -> str:
+    return "".join(f"{n},标题{n},Title {n}\n" for n in range(1, items + 1))
+
+
+@pytest.mark.parametrize("order", ["item,user", "user,item"])
+@pytest.mark.parametrize(
+    ("users", "items", "listed"),
+    [
+        (90, 200, 100),  # half of the items in the table, and all users' numbers
+        (100, 99, 100),  # as many users as rows in the table, one item never interacted
+        (100, 45, 100),
+        (100, 100, 100),
+        (30, 200, 60),
+        (95, 300, 96),
+    ],
+)
+def test_numbers_that_could_be_users_or_items_are_never_guessed(run, order, users, items, listed):
+    pairs = numbered_pairs(users, items, order)
+    files = {"Bili_Food_item.csv": item_table(listed), "Bili_Food_pair.csv": pairs}
+    text = failure(run, "ninerec", files)
+    assert "--user-field and --item-field" in text
+    made = run("ninerec", files, item_field=str(order.split(",").index("item") + 1))
+    assert made.report.users == users
+
+
+@pytest.mark.parametrize("order", ["item,user", "user,item"])
+@pytest.mark.parametrize("block", [300, 1 << 20])
+def test_numbers_of_a_complete_item_table_are_told_apart(run, monkeypatch, order, block):
+    # As in TN and most sets of NineRec: every item in the table, many more users.
+    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", block)
+    files = {"TN_item.csv": item_table(30), "TN_pair.csv": numbered_pairs(200, 30, order)}
+    made = run("ninerec", files)
+    assert (made.report.users, made.report.items) == (200, 30)
+    assert "all 30 ids of column" in made.found["column order"]
+
+
+def test_a_repeated_row_of_an_item_table_is_counted(run):
+    made = run("ninerec", {**QB, "QB_item.csv": QB_ITEM + "v1,再,Again\n"})
+    assert made.column("title_en")["v1"] == "Korean food, home"
+    assert made.report.item_rows["dropped: item again (the first row was kept)"] == 1
+    saved = "0,5,料理,Food\n1,6,街舞,Dance\n1,6,街舞,Dance\n2,9,猫咪,Cats\n"
+    inter = {"bisc/bisc.inter": "item_id,user_id,timestamp\n6,1,0\n5,1,1\n9,5,0\n"}
+    made = run("ninerec", {**inter, "text.csv": saved})
+    assert made.column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
+    assert made.report.item_rows["dropped: item again (the first row was kept)"] == 1
 
 
 def test_ninerec_with_an_item_table_that_does_not_fit(run):

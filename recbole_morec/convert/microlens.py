@@ -73,7 +73,7 @@ def find(options: Options, report: Report) -> Source:
         report.notes.append(f"{path.name} has no timestamps; the order of a user's items counts.")
     else:
         ids = None if items is None else without_missing(items.frame["item"])
-        rows, columns = open_interactions(path, options, ids, report)
+        rows, columns = open_interactions(path, options, ids, report, PUBLISHED.get(name))
     report.detected["interactions"] = f"{name_in(path, options.input)} ({rows.form})"
     folders = (path.parent, options.input, path.parent.parent)
     return Source(

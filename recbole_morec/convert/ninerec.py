@@ -88,7 +88,9 @@ def find(options: Options, report: Report) -> Source:
     near = the_file((pairs.get(name) or []) or behaviours[name], "--interactions").parent
     table = _open_items(options, items.get(name, []), files, report)
     ids = None if table is None else without_missing(table.frame["item"])
-    rows, columns = _open_rows(pairs.get(name, []), behaviours.get(name, []), ids, options, report)
+    rows, columns = _open_rows(
+        pairs.get(name, []), behaviours.get(name, []), ids, options, report, PUBLISHED.get(name)
+    )
     report.detected["interactions"] = f"{name_in(rows.path, options.input)} ({rows.form})"
     covers = [f"{name}_cover"]
     if name in _SOURCES:
@@ -122,6 +124,7 @@ def _open_rows(
     items: pl.Series | None,
     options: Options,
     report: Report,
+    published: Counts | None,
 ) -> tuple[Rows, EventColumns]:
     """Pairs with times are best; then behaviours, which are in time order; then bare pairs."""
     if pairs:
@@ -131,7 +134,7 @@ def _open_rows(
                 report.notes.append(
                     f"{path.name} has timestamps and is read; {behaviours[0].name} is not."
                 )
-            return open_interactions(path, options, items, report)
+            return open_interactions(path, options, items, report, published)
         report.notes.append(
             f"{path.name} has no timestamps: {behaviours[0].name} is read, which has the items of "
             "a user in time order."

@@ -63,7 +63,7 @@ def find(options: Options, report: Report) -> Source:
     report.detected["data set"] = name
     items = _open_items(options, infos, name, report)
     ids = None if items is None else items.frame["item_id"]
-    rows, columns = open_interactions(path, options, ids, report)
+    rows, columns = open_interactions(path, options, ids, report, PUBLISHED.get(name))
     report.detected["interactions"] = f"{name_in(path, options.input)} ({rows.form})"
     near = [options.input, path.parent, path.parent.parent, *([items.path.parent] if items else [])]
     texts = ("title", "tag", "description")
