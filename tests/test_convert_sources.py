@@ -396,7 +396,7 @@ def test_a_users_last_line_wins(run):
     made = run("ninerec", {**QB, "QB_behaviour.tsv": lines})
     assert made.rows == [("u2", "v3", 0), ("u1", "v2", 0), ("u1", "v3", 1), ("u1", "v2", 2)]
     assert made.noted("2 lines belong to a user who has another line further down", "last line")
-    assert made.noted("1 lines name a user without any item")
+    assert made.noted("1 line names a user without any item")
     assert made.report.dropped == {"no user": 1}
     assert made.report.examples["no user"] == ["line 3"]
 
@@ -419,6 +419,23 @@ def test_behaviours_read_in_blocks(tmp_path, monkeypatch, block):
                 places.append(f"line {n + 1}")
     assert found == wanted
     assert [rows.place(row) for row in range(len(found))] == places
+
+
+@pytest.mark.parametrize("header", ["user\titems", "userID\tvideoIDs", "\ufeffuser_id\titem_id"])
+def test_a_header_of_behaviours_is_no_line(run, header):
+    made = run("ninerec", {**QB, "QB_behaviour.tsv": header + "\nu1\tv1 v2\n\tv3\nu2\tv2\n"})
+    assert made.rows == [("u1", "v1", 0), ("u1", "v2", 1), ("u2", "v2", 0)]
+    assert made.noted("QB_behaviour.tsv line 1", "names the columns", "not read as data")
+    assert made.report.examples["no user"] == ["line 3"]
+    text = failure(run, "ninerec", {**QB, "QB_behaviour.tsv": header + "\n"})
+    assert "not one line" in text
+
+
+@pytest.mark.parametrize("flag", ["user_field", "item_field", "time_field", "time_unit"])
+def test_behaviours_have_no_columns_to_choose(run, flag):
+    given = "seconds" if flag == "time_unit" else "1"
+    text = failure(run, "ninerec", QB, error=ConfigError, **{flag: given})
+    assert f"--{flag.replace('_', '-')}: QB_behaviour.tsv" in text
 
 
 def test_broken_behaviours_are_named(run):
@@ -516,10 +533,17 @@ def test_morec_hm(run):
     }
 
 
+def test_counts_of_one_are_singular(run):
+    made = run("morec", {"hm_50w_users.tsv": "u1\tv2\nu1\tv15\n", "hm_50w_items.tsv": "v2\n"},
+               ["hm_images/v15.jpg"])  # fmt: skip
+    assert made.noted("1 line belongs to a user who has another line")
+    assert made.noted("1 item has an image but no row in the item table; its texts are empty")
+
+
 def test_morec_hm_without_images(run):
     made = run("morec", {"hm_50w_users.tsv": "u1\tv15\n", "hm_50w_items.tsv": "v15\n"})
     assert made.content is None
-    assert made.noted("hm_50w_items.tsv lists 1 items without any text")
+    assert made.noted("hm_50w_items.tsv lists 1 item without any text")
 
 
 # --- the official MIND release ------------------------------------------------------------------
@@ -778,8 +802,35 @@ def test_options_that_mean_nothing_for_a_source(tmp_path):
     words = ["folder", "--input", "x", "--output", str(tmp_path / "y")]
     with pytest.raises(ConfigError) as caught:
         convert.run(parser.parse_args([*words, "--language=zh", "--variant=QB"]))
-    assert "--language: only microlens, ninerec" in str(caught.value)
-    assert "--variant: a folder is one data set" in str(caught.value)
+    assert len(caught.value.problems) == 2
+    assert "--language: `convert folder` does not read it" in str(caught.value)
+    assert "microlens, ninerec" in str(caught.value)
+    assert "--variant: `convert folder` does not read it" in str(caught.value)
+
+
+CHOICES = {
+    **dict.fromkeys(("interactions", "items", "images", "variant"), "x"),
+    **dict.fromkeys(("user_field", "item_field", "time_field"), "1"),
+    "time_unit": "seconds",
+    "language": "en",
+    "separator": "tab",
+}
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_choices_that_a_source_does_not_read_are_all_reported(tmp_path, source):
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in CHOICES.items()]
+    words = [source, "--input", "x", "--output", str(tmp_path / "y"), *words, "--no-header"]
+    with pytest.raises((ConfigError, DataError)) as caught:
+        convert.run(parser.parse_args(words))
+    unread = {*CHOICES, "header"} - {*SOURCES[source].READS}
+    for name in (*CHOICES, "header"):
+        flag = f"--{name.replace('_', '-')}: `convert {source}` does not read it"
+        assert (flag in str(caught.value)) == (name in unread)
+    expected = {"mind": 9, "morec": 7, "odmt": 7, "amazon": 3, "folder": 2, "pixelrec": 1}
+    assert len(unread) == expected.get(source, 0)
 
 
 def test_command_line_of_a_source(tmp_path, capsys):
@@ -794,3 +845,48 @@ def test_command_line_of_a_source(tmp_path, capsys):
     report = json.loads((tmp_path / "qb" / "convert_report.json").read_text())
     assert report["published"]["users"]["published"] == 17_722
     assert any("here interactions were dropped" in note for note in report["notes"])
+def test_what_a_conversion_wrote_below_the_source_is_not_read(tmp_path):
+    raw = put(
+        tmp_path / "raw", {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": META_2018}
+    )
+    put(raw / ".out.images", {"manifest.json": "{}"})  # of a conversion that was killed
+    options = Options(raw, raw / "out", overwrite=True)
+    for _ in range(2):
+        report = _pipeline.convert_source("amazon", amazon.find, options)
+        assert report.rows_kept == 2
+
+
+def test_separator_and_header_of_published_sets(run):
+    semicolons = {name: text.replace(",", ";") for name, text in PIXEL.items()}
+    semicolons["pixel50k_item_info.csv"] = "item_id;title;tag\ni3;Noodles;Food\ni9;Film;\n"
+    made = run("pixelrec", semicolons, separator="semicolon")
+    assert (made.report.rows_kept, made.column("title")["i3"]) == (3, "Noodles")
+    assert "semicolon-separated" in made.found["interactions"]
+    files = {"QB_item.csv": "v1\t料理\tFood\nv2\t街舞\tDance\n", "QB_pair.csv": "u7\tv1\n"}
+    made = run("ninerec", files, separator="tab")
+    assert made.rows == [("u7", "v1", 0)]
+    assert made.column("title_en")["v2"] == "Dance"
+    files = {"MicroLens-50k_pairs.csv": "36|37|1583406900761\n",
+             "MicroLens-50k_titles.csv": "37|Two, cats\n"}  # fmt: skip
+    made = run("microlens", files, separator="|", header=False, item_field="2")
+    assert made.rows == [("36", "37", 1583406900761)]
+    assert made.column("title") == {"37": "Two, cats"}
+
+
+def test_headers_that_are_said_or_denied(run):
+    pairs = {"Bili_Food_item.csv": "item,zh,en\n" + FOOD_ITEM, "Bili_Food_pair.csv": FOOD_PAIR}
+    assert run("ninerec", pairs).column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
+    named = {**pairs, "Bili_Food_pair.csv": "what,who,when\n" + FOOD_PAIR}
+    given = {"user_field": "who", "item_field": "what", "time_field": "when"}
+    assert run("ninerec", named, header=True, **given).rows[0] == ("1", "6", 1640995205)
+    text = failure(run, "ninerec", pairs, header=True)
+    assert "no column looks like the user" in text
+    odd = {**pairs, "Bili_Food_item.csv": "no,zh,en\n" + FOOD_ITEM}
+    assert "no column holds ids" in failure(run, "ninerec", odd)
+    made = run("ninerec", {**odd, "Bili_Food_pair.csv": named["Bili_Food_pair.csv"]},
+               header=True, **given)  # fmt: skip
+    assert made.column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
+    lens = {**LENS, "MicroLens-50k_titles.csv": "video,name\n4,Food\n"}
+    assert run("microlens", lens, header=True).column("title") == {"4": "Food"}
+
+

@@ -59,17 +59,21 @@ def open_interactions(
     Args:
         path: a text file.
         options: with ``user_field``, ``item_field`` and ``time_field``, by name or, in a file
-            without a header, by number from 1.
+            without a header, by number from 1; ``header`` overrides what is found.
         items: ids of the item table, if there is one.
         report: gets the order of the columns and how it was found.
         published: numbers of the data set, if they are known.
-        separator: of the file.
+        separator: of the file, where the options name none.
 
     Raises:
         DataError: naming the file and, where the columns cannot be told apart, the flags.
     """
+    separator = options.delimiter or separator
     first = first_record(path, separator)
-    if is_header(first) or {options.user_field, options.item_field} <= {*first}:
+    header = options.header
+    if header is None:
+        header = is_header(first) or {options.user_field, options.item_field} <= {*first}
+    if header:
         rows = open_rows(path, separator=separator)
         columns = named_columns(rows, options)
         roles = {columns.user: "user", columns.item: "item", columns.time: "time"}
@@ -92,6 +96,16 @@ def is_header(cells: Sequence[str]) -> bool:
     """Whether cells name a column of users and one of items."""
     names = {plain_name(cell) for cell in cells}
     return bool(names & {*USER_NAMES}) and bool(names & {*ITEM_NAMES})
+
+
+def names_items(cells: Sequence[str]) -> bool:
+    """Whether the first cells of an item table name its columns: one is called like an item."""
+    return any(plain_name(cell) in ITEM_NAMES for cell in cells if len(cell) > 1)
+
+
+def names_users(cell: str) -> bool:
+    """Whether the first cell of a behaviour file names the column of users."""
+    return len(cell) > 1 and plain_name(cell) in USER_NAMES
 
 
 def named_columns(rows: Rows, options: Options) -> EventColumns:
@@ -158,7 +172,8 @@ class _Decision:
         if not self._whole:
             self.evidence.append(f"by the first {block.height:,} rows")
         self._looks = {name: _look(block[name], items) for name in rows.columns}
-        self._reject_header(block, first)
+        if options.header is None:
+            self._reject_header(block, first)
         self._find_time()
         self._find_ids()
 
@@ -190,9 +205,15 @@ class _Decision:
         if "time" in self.roles or len(self._rows.columns) < 3:
             return
         times = [name for name in self._free() if self._looks[name].times]
+        if not times and {"user", "item"} <= {*self.roles}:
+            self.evidence.append("no column looks like times")
+            return
         if len(times) != 1:
             found = f"{' and '.join(times)} look" if times else "no column looks"
-            raise self._unclear(f"{found} like times", "--time-field")
+            flags = "--time-field"
+            if not times:
+                flags += " (where there are none, with --user-field and --item-field)"
+            raise self._unclear(f"{found} like times", flags)
         self.roles["time"] = times[0]
         self.evidence.append(f"{times[0]} looks like times")
 

@@ -32,6 +32,11 @@ from recbole_morec.convert._tables import Table, given_file, table_of
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError, suggest
 
+READS = (
+    *("interactions", "items", "images", "variant"),
+    *("user_field", "item_field", "time_field", "time_unit"),
+)
+
 # Reviews per category of the 2018 release, as its page lists them ("complete review data"). The
 # 2023 page rounds its counts, so that they cannot be compared to the last digit.
 PUBLISHED = {

@@ -42,9 +42,10 @@ from recbole_morec.convert.report import Report
 from recbole_morec.data.event_log import is_missing
 from recbole_morec.data.line_blocks import Block, line_blocks
 from recbole_morec.data.tokens import NONE, TokenNumbers
-from recbole_morec.errors import DataError
+from recbole_morec.errors import DataError, counted
 
 CITATION = "Wu et al., MIND: A Large-scale Dataset for News Recommendation, ACL 2020"
+READS = ("images", "variant")
 # introduction.md: 1 million users, of which the small version samples 50,000 (for each of its two
 # splits; together they have more).
 PUBLISHED = {
@@ -81,8 +82,8 @@ def find(options: Options, report: Report) -> Source:
     )
     if rows.unlabelled:
         report.notes.append(
-            f"{rows.unlabelled:,} news shown have no label (-0 or -1), as in the test split; they "
-            "are no clicks."
+            f"{counted(rows.unlabelled, 'news shown has', 'news shown have')} no label (-0 or -1), "
+            "as in the test split: no click."
         )
     items = _open_news(options, splits, report)
     return Source(

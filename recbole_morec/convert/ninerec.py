@@ -22,7 +22,7 @@ import polars as pl
 from recbole_morec.convert._behaviours import open_behaviours
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._find_images import find_images, name_in
-from recbole_morec.convert._layout import open_interactions
+from recbole_morec.convert._layout import names_items, open_interactions
 from recbole_morec.convert._rows import Rows, first_record, open_rows
 from recbole_morec.convert._search import (
     by_variant,
@@ -39,6 +39,10 @@ from recbole_morec.errors import DataError
 CITATION = (
     "Zhang et al., NineRec: A Benchmark Dataset Suite for Evaluating Transferable Recommendation, "
     "TPAMI 2024 (arXiv 2309.07705)"
+)
+READS = (
+    *("interactions", "items", "images", "variant", "language"),
+    *("user_field", "item_field", "time_field", "time_unit", "separator", "header"),
 )
 # assets/NineRec_figure1.png of westlake-repl/NineRec.
 PUBLISHED = {
@@ -129,7 +133,7 @@ def _open_rows(
     """Pairs with times are best; then behaviours, which are in time order; then bare pairs."""
     if pairs:
         path = the_file(pairs, "--interactions")
-        if len(first_record(path, ",")) > 2 or not behaviours:
+        if len(first_record(path, options.delimiter or ",")) > 2 or not behaviours:
             if behaviours:
                 report.notes.append(
                     f"{path.name} has timestamps and is read; {behaviours[0].name} is not."
@@ -139,7 +143,7 @@ def _open_rows(
             f"{path.name} has no timestamps: {behaviours[0].name} is read, which has the items of "
             "a user in time order."
         )
-    return open_behaviours(the_file(behaviours, "--interactions"), report)
+    return open_behaviours(the_file(behaviours, "--interactions"), options, report)
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -157,9 +161,12 @@ def _open_items(
     else:
         report.detected["items"] = "no table"
         return None
-    count = len(first_record(path, ","))
-    names = [f"column {number}" for number in range(1, count + 1)]
-    table = table_of(open_rows(path, names, ","))
+    separator = options.delimiter or ","
+    first = first_record(path, separator)
+    header = options.header or names_items(first)
+    numbered = [f"column {number}" for number in range(1, len(first) + 1)]
+    table = table_of(open_rows(path, None if header else numbered, separator))
+    names = table.frame.columns
     item = _id_column(table.frame, path)
     kept = {item: "item"}
     shares = {}
