@@ -837,14 +837,6 @@ def test_command_line_of_a_source(tmp_path, capsys):
     raw = put(tmp_path / "raw", {**QB, **LENS})
     parser = argparse.ArgumentParser()
     convert.add_arguments(parser)
-    words = ["ninerec", "--input", str(raw), "--output", str(tmp_path / "qb"), "--variant", "QB",
-             "--language", "zh", "--last-n", "1"]  # fmt: skip
-    assert convert.run(parser.parse_args(words)) == 0
-    assert "published users" in capsys.readouterr().out
-    assert read_inter(tmp_path / "qb" / "qb.inter").rows() == [("u7", "v1", 1), ("u8", "v3", 0)]
-    report = json.loads((tmp_path / "qb" / "convert_report.json").read_text())
-    assert report["published"]["users"]["published"] == 17_722
-    assert any("here interactions were dropped" in note for note in report["notes"])
 def test_what_a_conversion_wrote_below_the_source_is_not_read(tmp_path):
     raw = put(
         tmp_path / "raw", {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": META_2018}
@@ -890,3 +882,11 @@ def test_headers_that_are_said_or_denied(run):
     assert run("microlens", lens, header=True).column("title") == {"4": "Food"}
 
 
+    words = ["ninerec", "--input", str(raw), "--output", str(tmp_path / "qb"), "--variant", "QB",
+             "--language", "zh", "--last-n", "1"]  # fmt: skip
+    assert convert.run(parser.parse_args(words)) == 0
+    assert "published users" in capsys.readouterr().out
+    assert read_inter(tmp_path / "qb" / "qb.inter").rows() == [("u7", "v1", 1), ("u8", "v3", 0)]
+    report = json.loads((tmp_path / "qb" / "convert_report.json").read_text())
+    assert report["published"]["users"]["published"] == 17_722
+    assert any("here interactions were dropped" in note for note in report["notes"])
