@@ -303,6 +303,9 @@ def test_a_repeated_row_of_an_item_table_is_counted(run):
     made = run("ninerec", {**QB, "QB_item.csv": QB_ITEM + "v1,再,Again\n"})
     assert made.column("title_en")["v1"] == "Korean food, home"
     assert made.report.item_rows["dropped: item again (the first row was kept)"] == 1
+
+
+def test_a_repeated_row_after_a_saved_index_is_counted(run):
     saved = "0,5,料理,Food\n1,6,街舞,Dance\n1,6,街舞,Dance\n2,9,猫咪,Cats\n"
     inter = {"bisc/bisc.inter": "item_id,user_id,timestamp\n6,1,0\n5,1,1\n9,5,0\n"}
     made = run("ninerec", {**inter, "text.csv": saved})

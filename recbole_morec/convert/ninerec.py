@@ -187,20 +187,23 @@ def _open_items(
 
 
 def _id_column(frame: pl.DataFrame, path: Path) -> str:
-    """The column of ids; a saved index (0, 1, 2, ... or 1, 2, 3, ...) before it is none."""
+    """The column of ids; a saved index (0, 1, 2, ... or 1, 2, 3, ...) before it is none.
+
+    Rows may be repeated; the first one of an item counts.
+    """
     fitting = [
         name
         for name in frame.columns
         if frame[name].str.strip_chars().str.contains(_ID).fill_null(False).all()
-        and frame[name].is_unique().all()
+        and 2 * frame[name].n_unique() > frame.height
     ]
     if not fitting:
         raise DataError(
-            f"{path}: no column holds ids, each once (v123 or 123). The first column of an item "
+            f"{path}: no column holds ids (v123 or 123). The first column of an item "
             "file is the item's id, the others are its texts."
         )
     if len(fitting) > 1:
-        numbers = frame[fitting[0]].cast(pl.Int64, strict=False)
+        numbers = frame[fitting[0]].cast(pl.Int64, strict=False).unique(maintain_order=True)
         if numbers.null_count() == 0 and (numbers.diff().drop_nulls() == 1).all():
             return fitting[1]
     return fitting[0]
