@@ -763,6 +763,53 @@ def test_json_read_in_blocks(tmp_path, monkeypatch):
     rows = JsonRows(path, {"A": "a", "B": "b"}, {"B": "+"})
     assert [row for frame in rows.blocks() for row in frame.rows()] == [
         ("1", None), ("2", "x+y"), (None, None),
+@pytest.mark.parametrize("value", [["B01"], {"a": 1}, True])
+def test_amazon_ids_are_strings_or_numbers(run, value):
+    review = {"reviewerID": "A1", "asin": value, "unixReviewTime": 1462060800}
+    text = failure(run, "amazon", {"Gift_Cards.json": REVIEWS_2018 + lines(review)})
+    assert "Gift_Cards.json line 3" in text
+    assert '"asin"' in text
+    assert "neither a text nor a number" in text
+    numbers = lines({"reviewerID": "true", "asin": 17, "unixReviewTime": 1462060800})
+    assert run("amazon", {"Gift_Cards.json": numbers}).rows == [("true", "17", 1462060800)]
+    meta = {"asin": value, "title": "Pen"}
+    files = {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": META_2018 + lines(meta)}
+    assert "meta_Gift_Cards.json line 3" in failure(run, "amazon", files)
+
+
+def test_halves_of_characters_are_replaced_in_texts_and_refused_in_ids(run):
+    cut = lines({"asin": "B01", "title": "Pen \ud83d", "description": ["\udc00", "\U0001f600"]})
+    reviews = REVIEWS_2018 + lines({"reviewerID": "A3", "asin": "B01", "unixReviewTime": 1462060801,
+                                    "reviewText": "\ud800"})  # fmt: skip
+    files = {"Gift_Cards.json": reviews, "meta_Gift_Cards.json": cut}
+    made = run("amazon", files)
+    assert made.column("title") == {"B01": "Pen \ufffd"}
+    assert made.column("description") == {"B01": "\ufffd \U0001f600"}
+    assert made.noted("meta_Gift_Cards.json", "2 halves of characters", "U+FFFD")
+    assert len(made.rows) == 3
+    for key in ("reviewerID", "asin"):
+        review = {"reviewerID": "A1", "asin": "B1", "unixReviewTime": 1} | {key: "B\udc00"}
+        text = failure(run, "amazon", {"Gift_Cards.json": REVIEWS_2018 + lines(review)})
+        assert "Gift_Cards.json line 3" in text
+        assert f'"{key}"' in text
+        assert "half of a character" in text
+    meta = META_2018 + lines({"asin": "B\ud800", "title": "Pen"})
+    text = failure(run, "amazon", {**files, "meta_Gift_Cards.json": meta})
+    assert "meta_Gift_Cards.json line 3" in text
+
+
+def test_deep_json_is_one_error(run):
+    deep = '{"reviewerID": "A1", "asin": "B1", "unixReviewTime": 1, "x": ' + "[" * 200_000
+    deep += "]" * 200_000 + "}\n"
+    for reviews in (deep, REVIEWS_2018 + deep):
+        text = failure(run, "amazon", {"Gift_Cards.json": reviews})
+        assert f"Gift_Cards.json line {reviews.count(chr(10))}" in text
+        assert "nested too deeply" in text
+    meta = META_2018 + lines({"asin": "B03", "title": json.loads("[" * 900 + "]" * 900)}) + deep
+    text = failure(run, "amazon", {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": meta})
+    assert "meta_Gift_Cards.json line 4" in text
+
+
     ]  # fmt: skip
     path.write_text('{"a": "1"}\n\n\n{"a": 2}\n')
     with pytest.raises(DataError, match="line 2: the line is empty"):
