@@ -346,6 +346,25 @@ def test_ambiguous_dates_are_an_error(tmp_path):
     assert '"03/04/2013"' in text
 
 
+def test_american_times_are_read_only_where_they_are_known(tmp_path):
+    written = pl.Series(["11/10/2019 9:05:58 PM", "1/2/2019 12:00:00 AM"])
+    assert TimeColumn("x", american=True).read(written).tolist() == [1573419958, 1546387200]
+    with pytest.raises(DataError, match="neither a number nor a date"):
+        TimeColumn("x").read(written)
+    table = "user,item,date\nu1,i1,03/04/2013 1:00:00 PM\n"
+    raw = make_source(tmp_path / "raw", table, None, ())
+    assert '"03/04/2013 1:00:00 PM"' in failure(DataError, raw, tmp_path / "tiny")
+
+
+def test_further_numbers_that_are_not_finite_are_missing_and_counted(tmp_path):
+    rows = "u,a,1600000000,inf\nu,b,1600000001,3\nu,c,1600000002,1e400\nu,d,1600000003,-inf\n"
+    write(tmp_path / "raw" / "interactions.csv", "user,item,timestamp,rating\n" + rows)
+    report = convert_folder(tmp_path / "raw", tmp_path / "tiny")
+    written = (tmp_path / "tiny" / "tiny.inter").read_text().splitlines()
+    assert [line.split("\t")[3] for line in written] == ["rating:float", "", "3", "", ""]
+    assert any("rating" in note and "not finite" in note and "3" in note for note in report.notes)
+
+
 # --- dropping -----------------------------------------------------------------------------------
 
 
@@ -623,25 +642,6 @@ def test_bad_tables_are_named(tmp_path, text, parts):
     assert not (tmp_path / "tiny").exists()
 
 
-def test_an_item_with_a_tab_is_named_in_its_table(tmp_path):
-    raw = make_source(tmp_path / "raw", items='item,title\ni1,A\n"a\tb",B\n', images=())
-    text = failure(DataError, raw, tmp_path / "tiny")
-    assert f"{raw / 'items.csv'} line 3" in text
-    assert r"'a\tb'" in text
-
-
-def test_a_broken_parquet_file(tmp_path):
-    write(tmp_path / "raw" / "interactions.parquet", gzip.compress(b"x"))
-    assert "not a readable parquet" in failure(DataError, tmp_path / "raw", tmp_path / "tiny")
-
-
-def test_missing_and_ambiguous_sources(tmp_path, source):
-    out = tmp_path / "tiny"
-    assert "no such folder" in failure(DataError, tmp_path / "nowhere", out)
-    assert 'Did you mean "user"?' in failure(DataError, source, out, user_field="usr")
-    text = failure(DataError, source, out, items="itms.csv")
-    assert f'--items: the file "itms.csv" was not found in the input folder {source}' in text
-    assert 'Did you mean "items.csv"? The folder holds interactions.csv, items.csv.' in text
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -738,6 +738,25 @@ def test_files_that_name_their_own_columns_have_no_such_flags(tmp_path):
         assert "interactions.parquet names its columns itself" in text
 
 
+def test_an_item_with_a_tab_is_named_in_its_table(tmp_path):
+    raw = make_source(tmp_path / "raw", items='item,title\ni1,A\n"a\tb",B\n', images=())
+    text = failure(DataError, raw, tmp_path / "tiny")
+    assert f"{raw / 'items.csv'} line 3" in text
+    assert r"'a\tb'" in text
+
+
+def test_a_broken_parquet_file(tmp_path):
+    write(tmp_path / "raw" / "interactions.parquet", gzip.compress(b"x"))
+    assert "not a readable parquet" in failure(DataError, tmp_path / "raw", tmp_path / "tiny")
+
+
+def test_missing_and_ambiguous_sources(tmp_path, source):
+    out = tmp_path / "tiny"
+    assert "no such folder" in failure(DataError, tmp_path / "nowhere", out)
+    assert 'Did you mean "user"?' in failure(DataError, source, out, user_field="usr")
+    text = failure(DataError, source, out, items="itms.csv")
+    assert f'--items: the file "itms.csv" was not found in the input folder {source}' in text
+    assert 'Did you mean "items.csv"? The folder holds interactions.csv, items.csv.' in text
     assert "imgs: no such folder or archive (--images)" in failure(
         DataError, source, out, images="imgs"
     )

@@ -233,7 +233,7 @@ def test_ninerec_pairs_of_bare_numbers_in_any_order(run, pair, order):
     assert made.column("cover")["5"] == "images/5.jpg"
 
 
-def test_ninerec_users_that_are_all_numbers_of_items(run):
+def test_ninerec_users_that_are_all_numbers_of_items(run, monkeypatch):
     item = "1,料理,Food\n2,街舞,Dance\n3,猫咪,Cats\n"
     files = {"KU_item.csv": item, "KU_pair.csv": "1,3,1640995205\n2,1,1640995200\n1,2,1640995201\n"}
     # The published counts of the set tell them apart.
@@ -590,6 +590,15 @@ def test_mind(run):
     assert made.report.published == {}  # published for each split, not for both
 
 
+def test_mind_counts_what_stands_in_later_histories_alone(run):
+    # N9 of U1 in dev is in no first history and was not clicked; N5 was clicked before, N1 is old.
+    assert not run("mind", MIND).noted("later histories")
+    later = MIND["MINDsmall_dev/behaviors.tsv"].replace("N1 N2 N5 N3", "N1 N2 N9 N5 N3 N9")
+    made = run("mind", {**MIND, "MINDsmall_dev/behaviors.tsv": later})
+    assert made.rows == run("mind", MIND).rows
+    assert made.noted("later histories hold 1 news of 1 user")
+
+
 def test_mind_one_split_and_no_labels(run):
     test = "1\tU1\t11/15/2019 9:05:58 AM\tN1 N3\tN4 N5\n"
     made = run("mind", {"MINDlarge_test/behaviors.tsv": test})
@@ -754,15 +763,6 @@ def test_broken_json_is_named(run, reviews, parts):
         assert part in text
 
 
-def test_json_read_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("recbole_morec.convert._json_lines._BLOCK_BYTES", 7)
-    path = tmp_path / "x.json"
-    path.write_text('{"a": "1"}\n{"a": 2, "b": ["x", "y"]}\n{"a": null}\n\n\n')
-    rows = JsonRows(path, {"A": "a"})
-    assert [row for frame in rows.blocks() for row in frame.rows()] == [("1",), ("2",), (None,)]
-    rows = JsonRows(path, {"A": "a", "B": "b"}, {"B": "+"})
-    assert [row for frame in rows.blocks() for row in frame.rows()] == [
-        ("1", None), ("2", "x+y"), (None, None),
 @pytest.mark.parametrize("value", [["B01"], {"a": 1}, True])
 def test_amazon_ids_are_strings_or_numbers(run, value):
     review = {"reviewerID": "A1", "asin": value, "unixReviewTime": 1462060800}
@@ -810,6 +810,15 @@ def test_deep_json_is_one_error(run):
     assert "meta_Gift_Cards.json line 4" in text
 
 
+def test_json_read_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("recbole_morec.convert._json_lines._BLOCK_BYTES", 7)
+    path = tmp_path / "x.json"
+    path.write_text('{"a": "1"}\n{"a": 2, "b": ["x", "y"]}\n{"a": null}\n\n\n')
+    rows = JsonRows(path, {"A": "a"})
+    assert [row for frame in rows.blocks() for row in frame.rows()] == [("1",), ("2",), (None,)]
+    rows = JsonRows(path, {"A": "a", "B": "b"}, {"B": "+"})
+    assert [row for frame in rows.blocks() for row in frame.rows()] == [
+        ("1", None), ("2", "x+y"), (None, None),
     ]  # fmt: skip
     path.write_text('{"a": "1"}\n\n\n{"a": 2}\n')
     with pytest.raises(DataError, match="line 2: the line is empty"):
@@ -829,6 +838,51 @@ def test_a_table_without_evidence_is_an_error(run):
     assert "line 1: who, what seem to be names of columns" in text
     made = run("ninerec", {"QB_pair.csv": "who,what\n3,4\n"}, user_field="who", item_field="what")
     assert made.rows == [("3", "4", 0)]
+
+
+def test_what_a_conversion_wrote_below_the_source_is_not_read(tmp_path):
+    raw = put(
+        tmp_path / "raw", {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": META_2018}
+    )
+    put(raw / ".out.images", {"manifest.json": "{}"})  # of a conversion that was killed
+    options = Options(raw, raw / "out", overwrite=True)
+    for _ in range(2):
+        report = _pipeline.convert_source("amazon", amazon.find, options)
+        assert report.rows_kept == 2
+
+
+def test_separator_and_header_of_published_sets(run):
+    semicolons = {name: text.replace(",", ";") for name, text in PIXEL.items()}
+    semicolons["pixel50k_item_info.csv"] = "item_id;title;tag\ni3;Noodles;Food\ni9;Film;\n"
+    made = run("pixelrec", semicolons, separator="semicolon")
+    assert (made.report.rows_kept, made.column("title")["i3"]) == (3, "Noodles")
+    assert "semicolon-separated" in made.found["interactions"]
+    files = {"QB_item.csv": "v1\t料理\tFood\nv2\t街舞\tDance\n", "QB_pair.csv": "u7\tv1\n"}
+    made = run("ninerec", files, separator="tab")
+    assert made.rows == [("u7", "v1", 0)]
+    assert made.column("title_en")["v2"] == "Dance"
+    files = {"MicroLens-50k_pairs.csv": "36|37|1583406900761\n",
+             "MicroLens-50k_titles.csv": "37|Two, cats\n"}  # fmt: skip
+    made = run("microlens", files, separator="|", header=False, item_field="2")
+    assert made.rows == [("36", "37", 1583406900761)]
+    assert made.column("title") == {"37": "Two, cats"}
+
+
+def test_headers_that_are_said_or_denied(run):
+    pairs = {"Bili_Food_item.csv": "item,zh,en\n" + FOOD_ITEM, "Bili_Food_pair.csv": FOOD_PAIR}
+    assert run("ninerec", pairs).column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
+    named = {**pairs, "Bili_Food_pair.csv": "what,who,when\n" + FOOD_PAIR}
+    given = {"user_field": "who", "item_field": "what", "time_field": "when"}
+    assert run("ninerec", named, header=True, **given).rows[0] == ("1", "6", 1640995205)
+    text = failure(run, "ninerec", pairs, header=True)
+    assert "no column looks like the user" in text
+    odd = {**pairs, "Bili_Food_item.csv": "no,zh,en\n" + FOOD_ITEM}
+    assert "no column holds ids" in failure(run, "ninerec", odd)
+    made = run("ninerec", {**odd, "Bili_Food_pair.csv": named["Bili_Food_pair.csv"]},
+               header=True, **given)  # fmt: skip
+    assert made.column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
+    lens = {**LENS, "MicroLens-50k_titles.csv": "video,name\n4,Food\n"}
+    assert run("microlens", lens, header=True).column("title") == {"4": "Food"}
 
 
 def test_texts_split_at_the_first_cell(tmp_path):
@@ -887,51 +941,6 @@ def test_command_line_of_a_source(tmp_path, capsys):
     raw = put(tmp_path / "raw", {**QB, **LENS})
     parser = argparse.ArgumentParser()
     convert.add_arguments(parser)
-def test_what_a_conversion_wrote_below_the_source_is_not_read(tmp_path):
-    raw = put(
-        tmp_path / "raw", {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": META_2018}
-    )
-    put(raw / ".out.images", {"manifest.json": "{}"})  # of a conversion that was killed
-    options = Options(raw, raw / "out", overwrite=True)
-    for _ in range(2):
-        report = _pipeline.convert_source("amazon", amazon.find, options)
-        assert report.rows_kept == 2
-
-
-def test_separator_and_header_of_published_sets(run):
-    semicolons = {name: text.replace(",", ";") for name, text in PIXEL.items()}
-    semicolons["pixel50k_item_info.csv"] = "item_id;title;tag\ni3;Noodles;Food\ni9;Film;\n"
-    made = run("pixelrec", semicolons, separator="semicolon")
-    assert (made.report.rows_kept, made.column("title")["i3"]) == (3, "Noodles")
-    assert "semicolon-separated" in made.found["interactions"]
-    files = {"QB_item.csv": "v1\t料理\tFood\nv2\t街舞\tDance\n", "QB_pair.csv": "u7\tv1\n"}
-    made = run("ninerec", files, separator="tab")
-    assert made.rows == [("u7", "v1", 0)]
-    assert made.column("title_en")["v2"] == "Dance"
-    files = {"MicroLens-50k_pairs.csv": "36|37|1583406900761\n",
-             "MicroLens-50k_titles.csv": "37|Two, cats\n"}  # fmt: skip
-    made = run("microlens", files, separator="|", header=False, item_field="2")
-    assert made.rows == [("36", "37", 1583406900761)]
-    assert made.column("title") == {"37": "Two, cats"}
-
-
-def test_headers_that_are_said_or_denied(run):
-    pairs = {"Bili_Food_item.csv": "item,zh,en\n" + FOOD_ITEM, "Bili_Food_pair.csv": FOOD_PAIR}
-    assert run("ninerec", pairs).column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
-    named = {**pairs, "Bili_Food_pair.csv": "what,who,when\n" + FOOD_PAIR}
-    given = {"user_field": "who", "item_field": "what", "time_field": "when"}
-    assert run("ninerec", named, header=True, **given).rows[0] == ("1", "6", 1640995205)
-    text = failure(run, "ninerec", pairs, header=True)
-    assert "no column looks like the user" in text
-    odd = {**pairs, "Bili_Food_item.csv": "no,zh,en\n" + FOOD_ITEM}
-    assert "no column holds ids" in failure(run, "ninerec", odd)
-    made = run("ninerec", {**odd, "Bili_Food_pair.csv": named["Bili_Food_pair.csv"]},
-               header=True, **given)  # fmt: skip
-    assert made.column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
-    lens = {**LENS, "MicroLens-50k_titles.csv": "video,name\n4,Food\n"}
-    assert run("microlens", lens, header=True).column("title") == {"4": "Food"}
-
-
     words = ["ninerec", "--input", str(raw), "--output", str(tmp_path / "qb"), "--variant", "QB",
              "--language", "zh", "--last-n", "1"]  # fmt: skip
     assert convert.run(parser.parse_args(words)) == 0
