@@ -715,10 +715,14 @@ def test_a_folder_without_headers(tmp_path):
     assert read_inter(tmp_path / "c" / "c.inter").rows() == [("1", "10", 0), ("1", "11", 1)]
     assert any("order of the rows" in note for note in report.notes)
     assert read_content(tmp_path / "c" / "c.content").tokens == ["10", "11"]
-    text = failure(DataError, raw, tmp_path / "d", header=False)
+    text = failure(DataError, raw, tmp_path / "d", user_field="1", item_field="10")
+    assert "add --no-header" in text
+    convert_folder(raw, tmp_path / "d", user_field="1", item_field="10", header=True)
+    assert read_inter(tmp_path / "d" / "d.inter").rows() == [("1", "11", 0)]
+    text = failure(DataError, raw, tmp_path / "e", header=False)
     assert "no column looks like times" in text
     assert "--user-field and --item-field" in text
-    assert 'no column "9"' in failure(DataError, raw, tmp_path / "d", **given, time_field="9")
+    assert 'no column "9"' in failure(DataError, raw, tmp_path / "e", **given, time_field="9")
 
 
 def test_a_first_line_is_what_the_flag_says(tmp_path):

@@ -733,6 +733,8 @@ def test_amazon_2023(run):
     assert "arXiv 2403.03952" in made.yaml
     assert run("amazon", files, item_field="asin").rows == [("AG", "B0V", 1588687728923)]
     assert 'Did you mean "asin"' in failure(run, "amazon", files, item_field="asn")
+    given = {"interactions": "All_Beauty.jsonl", "variant": "Books"}
+    assert "Found: All_Beauty" in failure(run, "amazon", files, **given)
 
 
 def test_amazon_five_core_takes_the_metadata_of_its_category(run):
@@ -832,8 +834,9 @@ def test_a_table_without_evidence_is_an_error(run):
     text = failure(run, "ninerec", {"QB_pair.csv": "1,2\n3,4\n"})
     assert "no item table to compare" in text
     assert "--item-field 1" in text
-    made = run("ninerec", {"QB_pair.csv": "1,2\n3,4\n"}, user_field="2")
-    assert made.rows == [("2", "1", 0), ("4", "3", 1)]
+    for given in ({"user_field": "2"}, {"user_field": "2", "item_field": "1"}):
+        made = run("ninerec", {"QB_pair.csv": "1,2\n3,4\n"}, **given)
+        assert made.rows == [("2", "1", 0), ("4", "3", 1)]
     text = failure(run, "ninerec", {"QB_pair.csv": "who,what\n3,4\n1,2\n"})
     assert "line 1: who, what seem to be names of columns" in text
     made = run("ninerec", {"QB_pair.csv": "who,what\n3,4\n"}, user_field="who", item_field="what")

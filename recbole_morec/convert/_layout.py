@@ -72,7 +72,10 @@ def open_interactions(
     first = first_record(path, separator)
     header = options.header
     if header is None:
-        header = is_header(first) or {options.user_field, options.item_field} <= {*first}
+        # Numbers name columns by position, even where the first row holds the same numbers.
+        given = {options.user_field, options.item_field}
+        by_name = not any(field.isdigit() for field in given - {None})
+        header = is_header(first) or (by_name and given <= {*first})
     if header:
         rows = open_rows(path, separator=separator)
         columns = named_columns(rows, options)

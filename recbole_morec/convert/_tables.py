@@ -179,6 +179,7 @@ def need_column(rows: Rows, role: str, given: str | None, names: Sequence[str], 
         raise DataError(
             f"{rows.path}: no column looks like the {role}; the columns are "
             f"{', '.join(rows.columns)}. Name it with {flag}. If the first line already is data, "
-            "put a line with the names of the columns above it."
+            "give --no-header and the numbers of the columns, or put a line with the names of the "
+            "columns above it."
         )
     return found

@@ -133,7 +133,7 @@ def find(options: Options, report: Report) -> Source:
     reviews, metas = _tables(options.input)
     if options.interactions is not None:
         path = given_file(options.input, options.interactions, "--interactions")
-        name = _stem(path)
+        name = choose_variant([_stem(path)], options, "reviews")
     else:
         name = choose_variant(reviews, options, "reviews such as Office_Products.jsonl.gz")
         path = the_file(reviews[name], "--interactions")

@@ -93,6 +93,7 @@ def _open_interactions(
         separator = options.delimiter or find_separator(path)
         rows, columns = open_interactions(path, options, items, report, separator=separator)
     else:
+        _check_numbers(path, options)
         rows = open_rows(path, separator=options.delimiter if _is_text(path) else None)
         columns = named_columns(rows, options)
     report.detected["interactions"] = f"{name_in(path, options.input)} ({rows.form})"
@@ -133,6 +134,17 @@ def _numbers(path: Path, separator: str | None) -> list[str] | None:
 
 def _is_text(path: Path) -> bool:
     return path.suffix.lower() not in (".parquet", ".inter", ".item", ".content")
+
+
+def _check_numbers(path: Path, options: Options) -> None:
+    """Raise if columns are given by number and it is not said whether there is a header."""
+    for role in ("user", "item", "time"):
+        given = getattr(options, f"{role}_field")
+        if given is not None and given.isdigit() and options.header is None and _is_text(path):
+            raise DataError(
+                f"{path}: --{role}-field {given} is a number. If the first line is data, add "
+                f'--no-header; if it names a column "{given}", add --header.'
+            )
 
 
 def _check_dialect(options: Options, paths: list[Path]) -> None:
