@@ -756,6 +756,8 @@ def test_amazon_five_core_takes_the_metadata_of_its_category(run):
         ("{'asin': 'B01'}\n", ["line 1", "single quotes", "2018"]),
         ("", ["is empty"]),
         (lines({"who": "A", "asin": "B"}), ["line 1", "reviewerID", "who, asin", "--user-field"]),
+        (REVIEWS_2018.encode("utf-16"), ["the file is UTF-16", "iconv"]),
+        (REVIEWS_2018.replace("\n", "\r"), ["bare carriage returns"]),
         (gzip.compress(REVIEWS_2018.encode() * 99)[:-20], ["damaged or was cut off", "again"]),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from recbole_morec.convert._rows import Rows
+from recbole_morec.data._atomic_lines import check_text
 from recbole_morec.errors import DataError, short
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -99,6 +100,8 @@ def first_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is empty, damaged, or its first line is no JSON object.
     """
+    if not _is_gzip(path):
+        check_text(path)
     with _open(path) as file:
         line = file.readline()
     if not line.strip():

@@ -23,7 +23,7 @@ from recbole_morec.convert._layout import (
 from recbole_morec.convert._pipeline import convert_source
 from recbole_morec.convert._rows import Rows, find_separator, first_record, open_rows
 from recbole_morec.convert._source import Options, Source
-from recbole_morec.convert._tables import Table, find_file, need_column, table_of
+from recbole_morec.convert._tables import Table, find_file, need_column, table_of, without_missing
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError
 
@@ -63,7 +63,7 @@ def find(options: Options, report: Report) -> Source:
     """
     path = _interactions(options)
     items, item_column = _open_items(options, path, report)
-    ids = items.frame[item_column] if items is not None else None
+    ids = without_missing(items.frame[item_column]) if items is not None else None
     rows, columns = _open_interactions(path, options, ids, report)
     images = find_images(options, report)
     return Source(rows, columns, items, item_column, images)
