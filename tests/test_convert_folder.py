@@ -554,7 +554,8 @@ def test_a_name_in_two_folders_is_no_image(tmp_path):
     assert "i1: x/i1.png, y/i1.png" in note
     assert note in json.loads((tmp_path / "tiny" / "convert_report.json").read_text())["notes"]
     assert any(
-        note.startswith("3 items of the content file have no usable image") for note in report.notes
+        note.startswith("3 items of the content file without a usable image")
+        for note in report.notes
     )
 
 
