@@ -62,11 +62,26 @@ ROWS = {
             "encoder_learning_rate": 1e-4,
         },
     ),
+    "titles end to end, 20 epochs": (
+        "MoRec",
+        {
+            **OURS,
+            **TITLE,
+            **COSINE,
+            "epochs": 20,
+            "train_layers": "last_2",
+            "encoder_learning_rate": 1e-4,
+        },
+    ),
     # The recipe of the end-to-end rows, on the vectors that they start from.
     "stored titles, same recipe": ("MoRec", {**OURS, **COSINE, "stored": TITLE}),
     "stored titles, same recipe, 20 epochs": (
         "MoRec",
         {**OURS, **COSINE, "epochs": 20, "stored": TITLE},
+    ),
+    "IDs, same recipe, 20 epochs": (
+        "PixelNet",
+        {**OURS, **COSINE, "epochs": 20, "item_encoder": "id"},
     ),
     "stored posters, same recipe": (
         "PixelNet",

@@ -6,6 +6,8 @@ import argparse
 import gzip
 import io
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from recbole_morec import convert
-from recbole_morec.convert import _output, print_report
+from recbole_morec.convert import _output, _pipeline, print_report
 from recbole_morec.convert._locked import held
 from recbole_morec.convert._tables import read_table
 from recbole_morec.convert._times import TimeColumn
@@ -695,14 +697,61 @@ def test_overwrite_replaces_all_and_leaves_no_traces(tmp_path, source):
 
 
 def test_what_a_killed_conversion_left_is_removed(tmp_path, source):
-    for name in (".tiny.4711.tmp", ".other.4711.tmp"):
+    others = {".other.4711.converting", ".tiny.mine.converting", ".tiny.2.4711.converting"}
+    for name in (".tiny.4711.converting", *others):
         write(tmp_path / "data" / name / "tiny.inter", "half")
     convert_folder(source, tmp_path / "data" / "tiny")
-    assert {entry.name for entry in (tmp_path / "data").iterdir()} == {"tiny", ".other.4711.tmp"}
-    write(tmp_path / "data" / ".tiny.4711.tmp" / "tiny.inter", "of a conversion that runs")
-    with held(tmp_path / "data" / ".tiny.4711.tmp"):
+    assert {entry.name for entry in (tmp_path / "data").iterdir()} == {"tiny", *others}
+    running = tmp_path / "data" / ".tiny.4711.converting"
+    write(running / "tiny.inter", "of a conversion that runs")
+    with held(running):
         convert_folder(source, tmp_path / "data" / "tiny", overwrite=True)
-        assert (tmp_path / "data" / ".tiny.4711.tmp").exists()
+        assert running.exists()
+
+
+def test_a_dataset_that_was_being_replaced_is_put_back(tmp_path, source):
+    out = tmp_path / "data" / "tiny"
+    convert_folder(source, out)
+    out.rename(out.with_name(".tiny.4711.replaced"))  # as a kill between two renames leaves it
+    assert "not empty" in failure(DataError, source, out)
+    assert (out / "tiny.inter").exists()
+    write(out.with_name(".tiny.4711.replaced") / "tiny.inter", "old")  # killed after the second
+    convert_folder(source, out, overwrite=True)
+    assert [entry.name for entry in out.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appears_at_the_output_meanwhile_is_kept(tmp_path, source, monkeypatch, overwrite):
+    out = tmp_path / "tiny"
+    if overwrite:
+        convert_folder(source, out)
+    real = _pipeline.write_interactions
+
+    def meanwhile(*args):
+        write(out / "notes.txt", "precious")
+        real(*args)
+
+    monkeypatch.setattr(_pipeline, "write_interactions", meanwhile)
+    text = failure(DataError, source, out, overwrite=overwrite)
+    assert ("notes.txt (new)" if overwrite else "not empty") in text
+    assert (out / "notes.txt").read_text() == "precious"
+
+
+def test_what_the_system_refuses_is_one_error(tmp_path, source):
+    long = tmp_path / ("x" * 250)
+    assert "File name too long" in failure(DataError, source, long)
+    code = (
+        "import resource, sys; from recbole_morec.cli import main;"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); sys.exit(main(sys.argv[1:]))"
+    )
+    write(source / "interactions.csv", INTERACTIONS + "u1,i1,5,5\n" * 2000)
+    words = ["convert", "folder", "--input", str(source), "--output", str(tmp_path / "tiny")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Nothing was written to" in done.stderr
+    assert not (tmp_path / "tiny").exists()
 
 
 @pytest.mark.parametrize(
@@ -760,7 +809,7 @@ def test_overwrite_with_the_report_of_an_earlier_version(tmp_path, source):
 
 
 @pytest.mark.parametrize("step", ["write_interactions", "put_images", "_write_yaml"])
-@pytest.mark.parametrize("stop", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("stop", [OSError(28, "disk full"), KeyboardInterrupt()])
 def test_a_failed_conversion_leaves_the_old_state(tmp_path, source, monkeypatch, step, stop):
     def fail(*args, **kwargs):
         raise stop
@@ -770,7 +819,7 @@ def test_a_failed_conversion_leaves_the_old_state(tmp_path, source, monkeypatch,
     before = {p: p.read_bytes() for p in old.rglob("*") if p.is_file()}
     monkeypatch.setattr(f"recbole_morec.convert._pipeline.{step}", fail)
     for out, overwrite in [(fresh, False), (old, True)]:
-        with pytest.raises(type(stop)):
+        with pytest.raises((DataError, KeyboardInterrupt)):
             convert_folder(source, out, overwrite=overwrite)
     assert [entry.name for entry in old.parent.iterdir()] == ["tiny"]
     assert {p: p.read_bytes() for p in old.rglob("*") if p.is_file()} == before
@@ -781,7 +830,7 @@ def test_a_failed_last_rename_puts_the_old_folder_back(tmp_path, monkeypatch):
     real = Path.rename
 
     def rename(self, target):
-        if self.name.endswith(".tmp"):
+        if self.name.endswith(".converting"):
             raise OSError("busy")
         return real(self, target)
 

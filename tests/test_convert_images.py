@@ -114,6 +114,39 @@ def test_error_stops_and_names_the_items(source, tmp_path):
     assert not (tmp_path / "tiny").exists()
 
 
+def test_drop_and_error_hold_for_items_that_the_table_does_not_list(source, tmp_path):
+    (source / "items.csv").unlink()  # c has neither a row nor an image
+    report = convert_folder(source, tmp_path / "tiny", bad_images="drop")
+    rows = read_inter(tmp_path / "tiny" / "tiny.inter")
+    assert set(rows["item"]) == {"a", "b"}
+    assert report.dropped == {"item without a usable image": 4}
+    with pytest.raises(DataError, match=r"2 items have no usable image .*c: no image"):
+        convert_folder(source, tmp_path / "other", bad_images="error")
+
+
+@pytest.mark.parametrize("images", ["none", "of other items"])
+def test_drop_and_error_without_any_image(source, tmp_path, images):
+    for path in (source / "covers").iterdir():
+        path.unlink()
+    if images == "none":
+        (source / "covers").rmdir()
+    else:
+        (source / "covers" / "z.jpg").write_bytes(jpeg(1))
+    with pytest.raises(DataError, match="4 items have no usable image"):
+        convert_folder(source, tmp_path / "tiny", bad_images="error")
+    with pytest.raises(DataError, match="item without a usable image: 12"):
+        convert_folder(source, tmp_path / "tiny", bad_images="drop")
+
+
+def test_drop_before_the_newest_are_taken_keeps_older_images(source, tmp_path):
+    (source / "items.csv").unlink()
+    (source / "interactions.csv").write_text("user,item,time\nu,a,1\nu,b,2\nu,d,3\n")
+    convert_folder(source, tmp_path / "tiny", bad_images="drop", last_n=1)
+    assert read_inter(tmp_path / "tiny" / "tiny.inter").rows() == [("u", "b", 2)]
+    assert covers(tmp_path / "tiny") == {"b": "b"}
+    assert "b" in ImageStore.open(tmp_path / "tiny" / "images")
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_archives_are_found_and_equal_the_folder(source, tmp_path, kind):
     convert_folder(source, tmp_path / "from_folder" / "tiny")

@@ -169,6 +169,7 @@ def test_a_token_table_reads_like_an_array(tmp_path, monkeypatch):
     with pytest.raises(IndexError):
         table[10]
     assert table.lines(np.array([4, 1, 7])).decode() == "a b\nu10\n"
+    assert table.lines(np.array([1, 4, 7, 9])).decode() == "u10\na b\n\nu99"
     ids = table.ids
     assert [ids[name] for name in ["[PAD]", *names]] == list(range(10))
     for unknown in ("u", "zz", "u100", 5):
@@ -231,12 +232,53 @@ def test_other_fields_make_it_stale(inter, made):
     assert len(made) == 3
 
 
-@pytest.mark.parametrize("damage", ["short", "no meta", "bad meta", "missing"])
+def test_other_bytes_of_the_same_size_and_time_make_it_stale(inter, made):
+    opened(inter)
+    before = inter.stat()
+    user, rest = inter.read_text().split("\n", 2)[1].split("\t", 1)
+    changed = inter.read_text().replace(f"\n{user}\t{rest}", f"\n{'x' * len(user)}\t{rest}", 1)
+    inter.write_text(changed)
+    os.utime(inter, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert inter.stat().st_size == before.st_size
+    assert "x" * len(user) in opened(inter)
+    assert len(made) == 2
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(inter, monkeypatch):
+    real, times = prepared.read_inter_log, []
+
+    def reading(path, *args):
+        log = real(path, *args)
+        times.append(1)
+        if len(times) == 1 or times[0] == "always":
+            path.write_text(path.read_text() + f"late{len(times)}\ti1\t5\n")
+        return log
+
+    monkeypatch.setattr(prepared, "read_inter_log", reading)
+    assert "late1" in opened(inter)
+    (inter.parent / "prepared" / "histories" / "meta.json").unlink()
+    times[:] = ["always"]
+    with pytest.raises(DataError, match="changed while it was read"):
+        opened(inter)
+
+
+DAMAGES = ["short", "flipped", "zeros", "no meta", "bad meta", "meta: []", "meta: {}", "missing"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_form_is_made_again(inter, made, damage):
     right = opened(inter)
     folder = inter.parent / "prepared" / "histories"
     if damage == "short":
         os.truncate(folder / "items.npy", 200)
+    elif damage == "flipped":
+        data = bytearray((folder / "items.npy").read_bytes())
+        data[-2] ^= 255
+        (folder / "items.npy").write_bytes(data)
+    elif damage == "zeros":
+        (folder / "users.arrow").write_bytes(bytes((folder / "users.arrow").stat().st_size))
+    elif damage.startswith("meta: "):
+        (folder / "meta.json").write_text(damage.removeprefix("meta: "))
     elif damage == "missing":
         (folder / "users.arrow").unlink()
     elif damage == "no meta":

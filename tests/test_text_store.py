@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from recbole_morec.cli import main
+from recbole_morec.data import file_sum
 from recbole_morec.data.atomic import ContentTable, read_content, write_content
 from recbole_morec.data.content import TextReader, open_content, text_store
 from recbole_morec.errors import DataError
@@ -254,16 +255,16 @@ def test_a_damaged_store_is_built_anew(tmp_path, caplog, damage):
 
 
 def test_large_files_are_looked_at_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_store, "_BLOCK", 16)
-    monkeypatch.setattr(text_store, "_BLOCKS", 4)
+    monkeypatch.setattr(file_sum, "_BLOCK", 16)
+    monkeypatch.setattr(file_sum, "_BLOCKS", 4)
     path = tmp_path / "x"
     path.write_bytes(bytes(1000))
-    whole = text_store._size_and_sum(path)
+    whole = file_sum.size_and_sum(path)
     for place, seen in [(0, True), (15, True), (16, False), (250, True), (500, True), (999, False)]:
         data = bytearray(1000)
         data[place] = 1
         path.write_bytes(data)
-        assert (text_store._size_and_sum(path) != whole) == seen, place
+        assert (file_sum.size_and_sum(path) != whole) == seen, place
 
 
 # --- folders that cannot be written to ----------------------------------------------------------

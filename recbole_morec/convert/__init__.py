@@ -12,6 +12,8 @@ from types import ModuleType
 from recbole_morec.convert import amazon, folder, microlens, mind, morec, ninerec, odmt, pixelrec
 from recbole_morec.convert._encode_image import ENCODINGS, RESIZINGS
 from recbole_morec.convert._filters import DUPLICATES
+from recbole_morec.convert._image_sources import open_images
+from recbole_morec.convert._image_store_writer import build_image_store
 from recbole_morec.convert._pipeline import convert_source
 from recbole_morec.convert._source import BAD_IMAGES, FORMS, LANGUAGES, Options
 from recbole_morec.convert._times import UNITS
@@ -19,7 +21,16 @@ from recbole_morec.convert.folder import convert_folder
 from recbole_morec.convert.report import Report, print_report
 from recbole_morec.errors import ConfigError, suggest
 
-__all__ = ["SOURCES", "Report", "add_arguments", "convert_folder", "print_report", "run"]
+__all__ = [
+    "SOURCES",
+    "Report",
+    "add_arguments",
+    "build_image_store",
+    "convert_folder",
+    "open_images",
+    "print_report",
+    "run",
+]
 
 SOURCES: dict[str, ModuleType] = {
     "amazon": amazon,

@@ -22,7 +22,7 @@ from recbole_morec.data.content.image_store import MANIFEST
 from recbole_morec.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-MOST_BYTES = 512 * 2**20  # of one image file; what claims to be larger is no picture
+MOST_BYTES = 128 * 2**20  # of one image file; what claims to be larger is no picture
 
 _SHOWN = 3
 _ARCHIVE_SUFFIX = re.compile(r"(\.tar)?\.\w+$")

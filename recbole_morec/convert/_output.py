@@ -20,6 +20,7 @@ from recbole_morec.errors import DataError
 REPORT_FILE = "convert_report.json"
 
 
+_NEW, _OLD = ".converting", ".replaced"
 _DERIVED = re.compile(r"prepared/\.?(histories|texts)[-./]")
 _DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
@@ -140,9 +141,10 @@ def new_folder(output: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``output`` that takes its place if all went well."""
     output = output.resolve()  # of a symbolic link, the folder that it names is replaced
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    old = output.with_name(f".{output.name}.{os.getpid()}.old")
-    _remove_abandoned(output)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}{_NEW}")
+    old = output.with_name(f".{output.name}.{os.getpid()}{_OLD}")
+    for abandoned in _left_by_killed(output, _NEW):
+        shutil.rmtree(abandoned, ignore_errors=True)
     temporary.mkdir()
     try:
         with held(temporary):
@@ -161,12 +163,32 @@ def new_folder(output: Path) -> Iterator[Path]:
             shutil.rmtree(old)
 
 
-def _remove_abandoned(output: Path) -> None:
-    """Remove what conversions that were killed have left beside ``output``."""
-    for folder in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
-        with held(folder) as abandoned:
-            if abandoned:
-                shutil.rmtree(folder, ignore_errors=True)
+def restore_interrupted(output: Path) -> None:
+    """Put a dataset back that a conversion was about to replace when it was killed."""
+    output = output.resolve()
+    for old in _left_by_killed(output, _OLD):
+        if output.exists():
+            shutil.rmtree(old, ignore_errors=True)  # the new one had taken its place
+        else:
+            old.rename(output)
+
+
+def _left_by_killed(output: Path, ending: str) -> list[Path]:
+    """Folders beside ``output`` that conversions left which no longer run."""
+    found = []
+    for folder in output.parent.glob(f".{glob.escape(output.name)}.*{ending}"):
+        process = folder.name.removeprefix(f".{output.name}.").removesuffix(ending)
+        worked_in = folder.with_name(f".{output.name}.{process}{_NEW}")
+        if process.isdigit() and not _is_held(worked_in):
+            found.append(folder)
+    return found
+
+
+def _is_held(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    with held(folder) as mine:
+        return not mine
 
 
 def write_settings(

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from recbole_morec.convert._events import ITEM_FIELD, TIME_FIELD, USER_FIELD, read_events
-from recbole_morec.convert._filters import NO_IMAGE, OUTSIDE, choose_rows
+from recbole_morec.convert._filters import NO_IMAGE, OUTSIDE, Filters, choose_rows
 from recbole_morec.convert._items import IMAGE_FIELD, build_content, default_text_fields
 from recbole_morec.convert._output import (
     REPORT_FILE,
     check_output,
     fingerprints,
     new_folder,
+    restore_interrupted,
     write_settings,
 )
 from recbole_morec.convert._place_images import put_images
@@ -42,7 +46,8 @@ def convert_source(
 
     The output holds ``<name>.inter`` (rows in the order of the source), ``<name>.content``,
     ``images/``, ``<name>.yaml``, ``prepared/`` and ``convert_report.json``. It is written beside
-    its place and renamed at the end, so that a failed conversion leaves nothing.
+    its place and renamed at the end, so that a failed conversion leaves nothing there. What an
+    image store has packed so far stays beside it in ``.<output>.images``, for the next try.
 
     Args:
         kind: name of the converter.
@@ -53,54 +58,75 @@ def convert_source(
         What was found, kept and dropped.
 
     Raises:
-        DataError: the source cannot be read as it is, or the output folder is in use.
+        DataError: the source cannot be read as it is, the output folder is in use, or the disk is
+            full.
     """
     if not options.input.is_dir():
         raise DataError(f"{options.input}: no such folder (--input).")
+    restore_interrupted(options.output)
     check_output(options.output, options.input, options.overwrite)
     report = Report(options.dataset_name, str(options.input), str(options.output))
-    source = find(options, report)
-    for rows in (source.interactions, source.items and source.items.rows):
-        _report_left_out(rows, report)
-    with (
-        new_folder(options.output) as folder,
-        tempfile.TemporaryDirectory(prefix=".log.", dir=folder) as temporary,
-    ):
-        work = Path(temporary)
-        found = read_events(source.interactions, source.columns, work / "log", report)
-        plan = _Plan(source, options, found.log, folder, work / "spill")
-        images: dict[str, str] | None = None
-        unusable: set[str] = set()
-        if options.image.bad == "drop" and source.images is not None:
-            # Only the images themselves say which of them are bad, and then which items are left.
-            trial = copy.deepcopy(report)
-            _, content, used = plan.choose(trial)
-            images = plan.images(content, used, trial)
-            unusable = set(content.tokens if content is not None else ()) - images.keys()
-        numbering, content, used = plan.choose(report, unusable)
-        if images is None:
-            images = plan.images(content, used, report)
-        else:
-            report.images["bad files"] = trial.images.get("bad files", 0)
-            report.bad_images = trial.bad_images
-            if "image store" in trial.detected:
-                report.detected["image store"] = trial.detected["image store"]
-        write_interactions(folder / f"{report.name}.inter", found, numbering, report)
-        if content is None:
-            report.notes.append(
-                "There is no item table and no image of an item: no .content file was written."
-            )
-        else:
-            _write_content(content, images, options.image.bad, folder, report)
-        if images:
-            plan.image_folder.rename(folder / "images")
-        _compare(source.published, report)
-        _write_yaml(folder / f"{report.name}.yaml", kind, source, content, options, report)
-        report.files = fingerprints(folder, without=work.name)
-        (folder / REPORT_FILE).write_text(
-            json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    try:
+        source = find(options, report)
+        for rows in (source.interactions, source.items and source.items.rows):
+            _report_left_out(rows, report)
+        with new_folder(options.output) as folder:
+            with tempfile.TemporaryDirectory(prefix=".log.", dir=folder) as temporary:
+                _fill(folder, Path(temporary), kind, source, options, report)
+            # Others may have put something there meanwhile.
+            check_output(options.output, options.input, options.overwrite)
+    except OSError as error:
+        raise _disk_error(options, error) from error
     return report
+
+
+def _fill(
+    folder: Path, work: Path, kind: str, source: Source, options: Options, report: Report
+) -> None:
+    """Write all of a dataset's files into a folder; ``work`` is a subfolder for temporary ones."""
+    found = read_events(source.interactions, source.columns, work / "log", report)
+    plan = _Plan(source, options, found.log, folder, work / "spill")
+    if options.image.bad == "drop":
+        # Only the images themselves say which of them are bad, and then which items are left. The
+        # newest N come later: they may reach back to any item once others are gone.
+        trial = copy.deepcopy(report)
+        tried = plan.choose(trial, filters=replace(options.filters, last_n=0))
+        images = plan.put_images(tried, trial)
+        chosen = plan.choose(report, plan.without_image(tried, images))
+        report.images |= {k: n for k, n in trial.images.items() if k not in report.images}
+        report.detected |= trial.detected
+        report.bad_images = trial.bad_images
+        report.notes += [note for note in trial.notes if note not in report.notes]
+    else:
+        chosen = plan.choose(report)
+        images = plan.put_images(chosen, report)
+    if options.image.bad == "error":
+        plan.refuse(plan.without_image(chosen, images), report)
+    write_interactions(folder / f"{report.name}.inter", found, chosen.numbering, report)
+    content = chosen.content
+    if content is None:
+        report.notes.append(
+            "There is no item table and no image of an item: no .content file was written."
+        )
+    else:
+        _write_content(content, images, options.image.bad, folder, report)
+    if images:
+        plan.image_folder.rename(folder / "images")
+    _compare(source.published, report)
+    _write_yaml(folder / f"{report.name}.yaml", kind, source, content, options, report)
+    report.files = fingerprints(folder, without=work.name)
+    (folder / REPORT_FILE).write_text(
+        json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+class _Chosen(NamedTuple):
+    """What is kept: interactions, items of theirs, content without images, item -> its image."""
+
+    numbering: Numbering
+    interacted: list[str]
+    content: ContentTable | None
+    used: dict[str, str]
 
 
 class _Plan:
@@ -113,18 +139,15 @@ class _Plan:
         self.spill = spill
         self.image_folder = folder / "images"
         if options.image.form == "store":
-            # Of a fixed name, so that a later run finds and finishes what a killed one left.
-            output = options.output.resolve()
-            self.image_folder = output.with_name(f".{output.name}.images")
+            self.image_folder = _image_folder(options)
 
     def choose(
-        self, report: Report, unusable: Collection[str] = ()
-    ) -> tuple[Numbering, ContentTable | None, dict[str, str]]:
-        """Return the interactions kept, the content without images, and item -> image's name."""
+        self, report: Report, unusable: Collection[str] = (), filters: Filters | None = None
+    ) -> _Chosen:
+        """Choose, without the items that have no usable image."""
         source, log = self.source, self.log
-        keep = choose_rows(
-            log, source.interactions, self.options.filters, report, self.spill, unusable
-        )
+        filters = filters or self.options.filters
+        keep = choose_rows(log, source.interactions, filters, report, self.spill, unusable)
         numbering = Numbering.of(log, keep)
         removed = {NO_IMAGE: set(unusable)} if unusable else {}
         if report.core:
@@ -134,30 +157,65 @@ class _Plan:
         content, used = build_content(
             source.items, source.item_column, interacted, removed, source.images, report
         )
-        return numbering, content, used
+        return _Chosen(numbering, interacted, content, used)
 
-    def images(
-        self, content: ContentTable | None, used: dict[str, str], report: Report
-    ) -> dict[str, str]:
+    def put_images(self, chosen: _Chosen, report: Report) -> dict[str, str]:
         """Put the images into their folder; return item -> value of its image field."""
         files = self.source.images
-        if files is None or content is None or not used:
+        if files is None or not chosen.used:
             return {}
         report.notes += files.notes()
-        image = self.options.image
-        values = put_images(files, used, self.image_folder, image, report, self.options.progress)
+        values = put_images(
+            files,
+            chosen.used,
+            self.image_folder,
+            self.options.image,
+            report,
+            self.options.progress,
+        )
         if not values:
             shutil.rmtree(self.image_folder, ignore_errors=True)
-        without = [token for token in content.tokens if token not in values]
-        if without and image.bad == "error":
-            reasons = {bad["item"]: bad["reason"] for bad in report.bad_images}
-            listed = "; ".join(f"{t}: {reasons.get(t, 'no image')}" for t in without[:_SHOWN])
-            raise DataError(
-                f"{files.root}: {len(without):,} items have no usable image ({listed}"
-                f"{'; ...' if without[_SHOWN:] else ''}). Add or repair them, or choose with "
-                "--bad-images what becomes of these items."
-            )
         return values
+
+    def without_image(self, chosen: _Chosen, images: dict[str, str]) -> list[str]:
+        """Items, of the interactions or of the content alone, that have no usable image."""
+        tokens = [] if chosen.content is None else chosen.content.tokens
+        return [t for t in dict.fromkeys([*tokens, *chosen.interacted]) if t not in images]
+
+    def refuse(self, without: list[str], report: Report) -> None:
+        """Raise a DataError if there are items without a usable image."""
+        if not without:
+            return
+        reasons = {bad["item"]: bad["reason"] for bad in report.bad_images}
+        listed = "; ".join(f"{t}: {reasons.get(t, 'no image')}" for t in without[:_SHOWN])
+        kept = ""
+        if self.image_folder.exists() and self.options.image.form == "store":
+            kept = f" The images packed so far are kept in {self.image_folder} for the next try."
+        raise DataError(
+            f"{self.options.input}: {len(without):,} items have no usable image ({listed}"
+            f"{'; ...' if without[_SHOWN:] else ''}). Add or repair them, or choose with "
+            f"--bad-images what becomes of these items.{kept}"
+        )
+
+
+def _image_folder(options: Options) -> Path:
+    """Where the image store is packed: of a fixed name, so that a later run finds and finishes
+    what a killed one left."""
+    output = options.output.resolve()
+    return output.with_name(f".{output.name}.images")
+
+
+def _disk_error(options: Options, error: OSError) -> DataError:
+    """Say in one sentence what the system refused."""
+    # numpy writes no error number when a disk is full: "180000 requested and 51200 written".
+    reason = error.strerror or f"{error}; is the disk full?"
+    place = error.filename or options.output
+    images = _image_folder(options)
+    kept = f" The images packed so far are kept in {images} for the next try."
+    return DataError(
+        f"{place}: {reason}. Nothing was written to {options.output}."
+        + (kept if os.path.exists(images) else "")
+    )
 
 
 def _write_content(

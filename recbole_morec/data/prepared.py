@@ -14,19 +14,23 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from filelock import FileLock
 
+from recbole_morec.data import _atomic_lines as lines
 from recbole_morec.data.by_user import Numbering, UserBlock, by_user
 from recbole_morec.data.event_log import EventLog
+from recbole_morec.data.file_sum import size_and_sum
 from recbole_morec.data.histories import Histories
 from recbole_morec.data.inter import read_inter_log
 from recbole_morec.data.tokens import TokenTable, write_tokens
+from recbole_morec.errors import DataError
 
 FORMAT = 1
 FOLDER = "prepared"
@@ -84,14 +88,17 @@ def open_prepared(
         lock.acquire()
     except OSError as error:
         _log.warning(
-            "%s cannot be written to (%s): the interactions are read from the text file at every "
-            "start.",
+            "%s cannot be written to (%s): every process reads the text file at every start, with "
+            "about %.1f GB of temporary files in %s (TMPDIR).",
             root,
             error.strerror,
+            inter.stat().st_size * 1.5 / 1e9 if inter.exists() else 0,
+            tempfile.gettempdir(),
         )
         return _open_temporary(inter, fields)
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
+        stack.enter_context(_disk_errors(inter))
         if (found := _open_if_fresh(folder, inter, fields)) is not None:
             return found
         for abandoned in root.glob(f".{_NAME}.*"):  # by a process that was killed
@@ -99,7 +106,7 @@ def open_prepared(
         with tempfile.TemporaryDirectory(prefix=f".{_NAME}.", dir=root) as temporary:
             _make(Path(temporary), inter, fields)
             place(Path(temporary) / _NAME, folder)
-        return _open(folder)
+        return _open(folder, _read_meta(folder))
 
 
 def write_prepared(
@@ -147,7 +154,7 @@ def write_prepared(
         "repeats": repeats,
         "tokens": tokens.hexdigest(),
         "histories": sha256(folder / "offsets.npy") + sha256(folder / "items.npy"),
-        "sizes": {name: (folder / name).stat().st_size for name in _FILES},
+        "files": {name: size_and_sum(folder / name) for name in _FILES},
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
@@ -172,43 +179,68 @@ def sha256(path: Path) -> str:
 
 
 def _make(temporary: Path, inter: Path, fields: dict[str, str | None]) -> None:
-    before = _stat(inter)
-    log = read_inter_log(inter, fields, temporary / "log")
+    lines.existing(inter)
+    for attempt in ("log", "again"):
+        before = _stat(inter)
+        log = read_inter_log(inter, fields, temporary / attempt)
+        digest = sha256(inter)
+        if _stat(inter) == before:
+            break
+    else:
+        raise DataError(f"{inter} changed while it was read, twice. Start again when it is whole.")
     _log.info("%s: %d interactions read; preparing them for the next starts.", inter, log.rows)
-    write_prepared(temporary / _NAME, log, Numbering.of(log), inter, fields, sha256(inter))
-    if _stat(inter) != before:
-        _log.warning("%s changed while it was read.", inter)
+    write_prepared(temporary / _NAME, log, Numbering.of(log), inter, fields, digest)
+
+
+@contextlib.contextmanager
+def _disk_errors(inter: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # numpy writes no error number when a disk is full: "180000 requested and 51200 written".
+        reason = error.strerror or f"{error}; is the disk full?"
+        raise DataError(
+            f"{error.filename or inter}: {reason}. The interactions of {inter.name} are prepared "
+            "beside it; they need about 1.5 times its size there while they are made."
+        ) from error
 
 
 def _open_temporary(inter: Path, fields: dict[str, str | None]) -> Prepared:
     # Memory-mapped files can be removed while they are open.
-    with tempfile.TemporaryDirectory(prefix="recbole_morec-") as temporary:
+    with _disk_errors(inter), tempfile.TemporaryDirectory(prefix="recbole_morec-") as temporary:
         _make(Path(temporary), inter, fields)
-        return _open(Path(temporary) / _NAME)
+        made = Path(temporary) / _NAME
+        return _open(made, _read_meta(made))
 
 
 def _open_if_fresh(folder: Path, inter: Path, fields: dict[str, str | None]) -> Prepared | None:
     if not inter.is_file():
         return None
-    meta = _read_meta(folder)
-    if meta is None or meta["format"] != FORMAT or meta["fields"] != fields:
+    if not (folder.is_dir() and inter.is_file()):
         return None
-    known, there = meta["inter"], _stat(inter)
-    if known["size"] != there["size"]:
-        return None
-    if known["mtime_ns"] != there["mtime_ns"]:
-        # A copy or a checkout has a new time; only other bytes make it stale.
-        if sha256(inter) != known["sha256"]:
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT or meta["fields"] != fields:
             return None
-        _touch(folder, meta, there)
-    if any(_size(folder / name) != size for name, size in meta["sizes"].items()):
-        _log.warning("%s is damaged (a file has another size) and is made again.", folder)
+        known, there = meta["inter"], _stat(inter)
+        digest = known.pop("sha256")
+        if known["size"] != there["size"]:
+            return None
+        if known != there:
+            # A copy or a checkout has other times; only other bytes make it stale.
+            if sha256(inter) != digest:
+                return None
+            _note(folder, meta | {"inter": {**there, "sha256": digest}})
+        for name in _FILES:
+            if size_and_sum(folder / name) != meta["files"][name]:
+                raise ValueError(f"{name} is not the file that was written")
+        return _open(folder, meta)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        _log.warning("%s is damaged (%s) and is made again.", folder, error)
         return None
-    return _open(folder)
 
 
-def _open(folder: Path) -> Prepared:
-    meta = _read_meta(folder)
+def _open(folder: Path, meta: dict[str, Any]) -> Prepared:
     return Prepared(
         TokenTable(folder / "users.arrow"),
         TokenTable(folder / "items.arrow"),
@@ -219,29 +251,19 @@ def _open(folder: Path) -> Prepared:
     )
 
 
-def _read_meta(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _touch(folder: Path, meta: dict[str, Any], there: dict[str, int]) -> None:
-    """Note the new time, so that the next start need not read the file again."""
-    meta["inter"] |= there
+def _note(folder: Path, meta: dict[str, Any]) -> None:
+    """Note the new times, so that the next start need not read the file again."""
     temporary = folder / f".meta.{os.getpid()}.tmp"
     with contextlib.suppress(OSError):
         temporary.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         temporary.replace(folder / "meta.json")
 
 
+def _read_meta(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+
+
 def _stat(path: Path) -> dict[str, int]:
+    """Size and times; the time of the inode cannot be set back by who copies over a file."""
     stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}

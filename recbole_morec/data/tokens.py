@@ -77,6 +77,7 @@ class TokenTable:
             table = pa.ipc.open_file(file).read_all()
         self._tokens = table.column("token")
         self._order = table.column("order")
+        self._size = len(self._tokens.chunk(0)) if self._tokens.num_chunks else 1
 
     def __reduce__(self) -> tuple:
         # A spawned worker maps the file itself, where it is still there, in place of a copy.
@@ -105,15 +106,27 @@ class TokenTable:
         if ids.ndim == 0:
             return self._token(int(ids))
         flat = ids.ravel()
-        found = self._tokens.take(pa.array(np.maximum(flat - 1, 0)))
-        tokens = found.to_numpy(zero_copy_only=False) if flat.size else np.empty(0, dtype=object)
-        tokens = np.where(flat == 0, PAD, tokens).astype(object)
+        tokens = np.full(flat.shape, PAD, dtype=object)
+        for places, found in self._batches(flat):
+            tokens[places] = found.to_numpy(zero_copy_only=False)
         return tokens.reshape(ids.shape)
 
     def lines(self, ids: np.ndarray) -> bytes:
-        """The tokens of ids ``[n]``, none of them 0, one per line, without making them objects."""
-        found = self._tokens.take(pa.array(ids - 1)).combine_chunks()
-        return bytes(_joined(found))
+        """The tokens of ids ``[n]``, none of them 0, one per line, as bytes."""
+        if len(self) - 1 > self._size and (np.diff(ids) < 0).any():
+            return "\n".join(self[ids]).encode()
+        return b"\n".join(bytes(_joined(found)) for _, found in self._batches(ids))
+
+    def _batches(self, ids: np.ndarray) -> Iterator[tuple[np.ndarray, pa.LargeStringArray]]:
+        """Yield places in ``ids`` (none of an id 0) and their tokens, batch of the file by batch.
+
+        Arrow's own look-up in a column of several batches would copy the whole column.
+        """
+        batch = (ids - 1) // self._size
+        for number in np.unique(batch[ids > 0]):
+            places = np.flatnonzero(batch == number)
+            within = pa.array(ids[places] - 1 - number * self._size)
+            yield places, self._tokens.chunk(int(number)).take(within)
 
     @property
     def ids(self) -> TokenIds:

@@ -16,7 +16,6 @@ import logging
 import os
 import shutil
 import uuid
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from recbole_morec.data.content.tokenise import PackedTexts, tokenise
+from recbole_morec.data.file_sum import size_and_sum
 
 FORMAT = 1
 FOLDER = "prepared"
 KEPT = 4  # stores of one dataset; the least recently used go first
 
 _ARRAYS = ("ids", "offsets", "empty")
-_BLOCK, _BLOCKS = 2**16, 256
 _log = logging.getLogger(__name__)
 
 
@@ -148,23 +147,11 @@ def _read(store: Path, facts: dict[str, Any]) -> PackedTexts:
     arrays = {}
     for name in _ARRAYS:
         path = store / f"{name}.npy"
-        if _size_and_sum(path) != meta["files"][path.name]:
+        if size_and_sum(path) != meta["files"][path.name]:
             raise ValueError(f"{path.name} is not the file that was written")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         arrays[name] = np.asarray(array)  # a plain view of the map
     return PackedTexts(**arrays, truncated=meta["truncated"], unknown=meta["unknown"])
-
-
-def _size_and_sum(path: Path) -> list[int]:
-    """Size of a file, and the CRC-32 of blocks spread over it: of all of it up to 16 MiB."""
-    size = path.stat().st_size
-    step = max(_BLOCK, -(-size // _BLOCKS))
-    value = 0
-    with path.open("rb") as file:
-        for start in range(0, size, step):
-            file.seek(start)
-            value = zlib.crc32(file.read(_BLOCK), value)
-    return [size, value]
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -197,7 +184,7 @@ def _write(store: Path, packed: PackedTexts, facts: dict[str, Any]) -> None:
                 np.save(file, getattr(packed, name), allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-            meta["files"][path.name] = _size_and_sum(path)
+            meta["files"][path.name] = size_and_sum(path)
         text = json.dumps(meta, indent=1) + "\n"
         (temporary / "meta.json").write_text(text, encoding="utf-8")
         if _open(store, facts) is None:  # else another process was first, where locks do nothing
