@@ -74,7 +74,7 @@ class MultimodalSequential(SequentialRecommender):
             user=batch["user"],
             mode="train",
         )
-        positions = self.user_encoder.positions(batch)
+        positions = self.user_encoder.predicts(batch)
         if len(item_seq) == 0:
             # A process without rows still takes part in every collective, with zero gradients.
             nothing = sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)

@@ -53,7 +53,7 @@ class UserEncoder(nn.Module, ABC):
     def forward(self, history: History) -> Tensor:
         """Return states ``[B, L, d]``; the state at slot t may read slots 0..t only."""
 
-    def positions(self, batch: dict[str, Any]) -> Positions:
+    def predicts(self, batch: dict[str, Any]) -> Positions:
         """What the states of a training batch predict; those of a causal encoder the next item.
 
         Args:
