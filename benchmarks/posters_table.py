@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -83,6 +84,11 @@ ROWS = {
         "PixelNet",
         {**OURS, **COSINE, "epochs": 20, "item_encoder": "id"},
     ),
+    # What is left when the vectors say nothing but which film it is.
+    "random vectors, same recipe, 20 epochs": (
+        "MoRec",
+        {**OURS, **COSINE, "epochs": 20, "stored": {"random": 384}},
+    ),
     "stored posters, same recipe": (
         "PixelNet",
         {**OURS, **COSINE, "stored": {**POSTER, "image_size": 160}},
@@ -96,6 +102,8 @@ ROWS = {
 
 def stored_vectors(model: str, dataset: str, settings: dict, common: dict) -> str:
     """File name of the encoder's pooled vectors in the dataset's folder; written if not there."""
+    if "random" in settings:
+        return random_vectors(model, dataset, settings["random"], common)
     config = MoRecConfig(model, dataset, overrides={**common, **settings, "train_layers": "none"})
     data = MultimodalDataset(config)
     parts = [settings["item_encoder"], settings.get("image_size"), *settings.get("text_fields", [])]
@@ -109,10 +117,26 @@ def stored_vectors(model: str, dataset: str, settings: dict, common: dict) -> st
                 encoder.pooled(content.fetch(part))
                 for part in np.array_split(items, -(-len(items) // 64))
             ]
-        np.save(file, torch.cat(vectors).numpy())
-        tokens = "\n".join(data.item_tokens[1:])
-        file.with_suffix(".tokens.txt").write_text(tokens + "\n", encoding="utf-8")
+        save(file, torch.cat(vectors).numpy(), data)
     return file.name
+
+
+def random_vectors(model: str, dataset: str, width: int, common: dict) -> str:
+    """File name of vectors from N(0, 1), one per film; written if not there."""
+    config = MoRecConfig(model, dataset, overrides={**common, "item_encoder": "id"})
+    data = MultimodalDataset(config)
+    file = data.folder / f"random-{width}.npy"
+    if not file.exists():
+        drawn = np.random.default_rng(0).standard_normal((data.item_num - 1, width))
+        save(file, drawn.astype(np.float32), data)
+    return file.name
+
+
+def save(file: Path, vectors: np.ndarray, data: MultimodalDataset) -> None:
+    """Write vectors ``[items, D]`` and the items' tokens beside them."""
+    np.save(file, vectors)
+    tokens = "\n".join(data.item_tokens[1:])
+    file.with_suffix(".tokens.txt").write_text(tokens + "\n", encoding="utf-8")
 
 
 def command(model: str, dataset: str, settings: dict) -> str:

@@ -40,6 +40,11 @@ def short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return ``"1 item"``, ``"2 items"``; ``many`` where it is not ``one`` and an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def suggest(word: str, options: Iterable[str]) -> str:
     """Return ``' Did you mean "x"?'`` for the closest option, or an empty string."""
     by_lower = {option.lower(): option for option in options}

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import pickle
+import re
 import sys
 import types
 import zipfile
@@ -211,6 +212,76 @@ WORLDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "folder, csv": ("folder", folder_csv),
     "folder, parquet": ("folder", folder_parquet),
 }
+
+
+# --- a second reading ---------------------------------------------------------------------------
+
+# Where a layout keeps its interactions: file, header, separator, columns of user, item and time; of
+# a behaviour file the name alone. Read here without any code of the package.
+TABLES = {
+    "pixelrec": ("Pixel200K.csv", ["item_id", "user_id", "timestamp"], (1, 0, 2)),
+    "ninerec, pairs": ("Bili_Food_pair.csv", None, (1, 0, 2)),
+    "microlens": ("MicroLens-50k_pairs.csv", ["user", "item", "timestamp"], (0, 1, 2)),
+    "folder, csv": ("ratings.csv", ["user", "item", "timestamp", "rating"], (0, 1, 2)),
+}
+BEHAVIOURS = {
+    "ninerec, behaviours": "QB_behaviour.tsv",
+    "microlens, lines": "MicroLens-100k_pairs.tsv",
+    "morec, mind": "mind_60w_users.tsv",
+    "morec, hm": "hm_50w_users.tsv",
+    "odmt, stream": "10wu_ks_pairs.tsv",
+    "odmt, amazon": "Office_Products_user_behaviours.tsv",
+}
+_ID = re.compile(r"[\w./-]+", re.ASCII)
+
+
+def plain_histories(world: str, folder: Path) -> dict[str, list[str]] | None:
+    """User -> items in the order of time; ``None`` where a layout is none of these, or not plain.
+
+    Plain is a file of ASCII lines, each with as many cells as the layout has, of simple ids and
+    whole times: what any reader would read alike.
+    """
+    name = BEHAVIOURS.get(world) or TABLES.get(world, [None])[0]
+    if name is None:
+        return None
+    text = (folder / name).read_bytes().decode("latin1").replace("\r\n", "\n")
+    rows = text.removesuffix("\n").split("\n")
+    if world in BEHAVIOURS:
+        return _plain_behaviours([row.split("\t") for row in rows])
+    _, header, columns = TABLES[world]
+    if header is not None and rows.pop(0).split(",") != header:
+        return None
+    return _plain_table([row.split(",") for row in rows], len(header or columns), columns)
+
+
+def _plain_behaviours(rows: list[list[str]]) -> dict[str, list[str]] | None:
+    histories: dict[str, list[str]] = {}
+    for row in rows:
+        if len(row) != 2 or not _ID.fullmatch(row[0]):
+            return None
+        items = row[1].split(" ")
+        if not all(map(_ID.fullmatch, items)):
+            return None
+        histories[row[0]] = items  # the last line of a user counts
+    return histories
+
+
+def _plain_table(
+    rows: list[list[str]], width: int, columns: tuple[int, int, int]
+) -> dict[str, list[str]] | None:
+    timed: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        if len(row) != width or not all(map(_ID.fullmatch, row)):
+            return None
+        user, item, time = (row[at] for at in columns)
+        if not re.fullmatch(r"\d{1,18}", time):
+            return None
+        timed.setdefault(user, []).append((int(time), item))
+    # Of equal times the row that comes first.
+    return {
+        user: [item for _, item in sorted(row, key=lambda pair: pair[0])]
+        for user, row in timed.items()
+    }
 
 
 # --- LMDB ---------------------------------------------------------------------------------------

@@ -348,6 +348,25 @@ def test_ambiguous_dates_are_an_error(tmp_path):
     assert '"03/04/2013"' in text
 
 
+def test_american_times_are_read_only_where_they_are_known(tmp_path):
+    written = pl.Series(["11/10/2019 9:05:58 PM", "1/2/2019 12:00:00 AM"])
+    assert TimeColumn("x", american=True).read(written).tolist() == [1573419958, 1546387200]
+    with pytest.raises(DataError, match="neither a number nor a date"):
+        TimeColumn("x").read(written)
+    table = "user,item,date\nu1,i1,03/04/2013 1:00:00 PM\n"
+    raw = make_source(tmp_path / "raw", table, None, ())
+    assert '"03/04/2013 1:00:00 PM"' in failure(DataError, raw, tmp_path / "tiny")
+
+
+def test_further_numbers_that_are_not_finite_are_missing_and_counted(tmp_path):
+    rows = "u,a,1600000000,inf\nu,b,1600000001,3\nu,c,1600000002,1e400\nu,d,1600000003,-inf\n"
+    write(tmp_path / "raw" / "interactions.csv", "user,item,timestamp,rating\n" + rows)
+    report = convert_folder(tmp_path / "raw", tmp_path / "tiny")
+    written = (tmp_path / "tiny" / "tiny.inter").read_text().splitlines()
+    assert [line.split("\t")[3] for line in written] == ["rating:float", "", "3", "", ""]
+    assert any("rating" in note and "not finite" in note and "3" in note for note in report.notes)
+
+
 # --- dropping -----------------------------------------------------------------------------------
 
 
@@ -535,7 +554,8 @@ def test_a_name_in_two_folders_is_no_image(tmp_path):
     assert "i1: x/i1.png, y/i1.png" in note
     assert note in json.loads((tmp_path / "tiny" / "convert_report.json").read_text())["notes"]
     assert any(
-        note.startswith("3 items of the content file have no usable image") for note in report.notes
+        note.startswith("3 items of the content file without a usable image")
+        for note in report.notes
     )
 
 
@@ -573,7 +593,7 @@ def test_a_column_that_names_several_files(tmp_path):
     notes = " ".join(report.notes)
     assert "1 item has no image because files of its name lie in several subfolders" in notes
     assert "(b: x/cover.png, y/cover.png)" in notes
-    assert "1 items name an image file that is not there (a: cover.png)" in notes
+    assert "1 item names an image file that is not there (a: cover.png)" in notes
 
 
 def test_items_known_only_by_an_image_are_counted(tmp_path):
@@ -623,6 +643,106 @@ def test_bad_tables_are_named(tmp_path, text, parts):
     for part in parts:
         assert part in message
     assert not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (b"user,item\ru,i\rv,j\r", ["bare carriage returns", "tr '\\r' '\\n'"]),
+        (b'user,item\r"u",i\r', ["bare carriage returns"]),
+        ("user,item\nu,i\n".encode("utf-16"), ["UTF-16", "iconv -f UTF-16 -t UTF-8"]),
+        ("user,item\nu,i\n".encode("utf-16-le"), ["UTF-16", "iconv -f UTF-16LE"]),
+        ("user,item\nu,i\n".encode("utf-16-be"), ["UTF-16", "iconv -f UTF-16BE"]),
+    ],
+)
+def test_other_line_ends_and_encodings_are_said_to_be_what_they_are(tmp_path, text, parts):
+    raw = make_source(tmp_path / "raw", text, None, ())
+    message = failure(DataError, raw, tmp_path / "tiny")
+    for part in ("interactions.csv", *parts):
+        assert part in message
+    assert "latin1" not in message
+
+
+def test_a_folder_is_no_table(tmp_path, source):
+    (source / "rows.csv").mkdir()
+    for flag in ("interactions", "items"):
+        text = failure(DataError, source, tmp_path / "tiny", **{flag: "rows.csv"})
+        assert f"--{flag}: {source / 'rows.csv'} is a folder" in text
+
+
+# --- separator and header -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", ["bar", "|"])
+def test_the_separator_that_is_given_counts(tmp_path, separator):
+    # The commas would win where the first line is counted.
+    items = "item|title, or, name, more\na|A, b\n"
+    rows = "user|item|timestamp|a,b,c,d\nu|a|1600000000|\n"
+    make_source(tmp_path / "raw", rows, items, ())
+    report = convert_folder(tmp_path / "raw", tmp_path / "tiny", separator=separator)
+    assert read_inter(tmp_path / "tiny" / "tiny.inter").rows() == [("u", "a", 1600000000)]
+    assert report.detected["interactions"] == "interactions.csv (bar-separated)"
+    assert read_content(tmp_path / "tiny" / "tiny.content").tokens == ["a"]
+
+
+def test_an_unknown_separator_is_a_config_error(tmp_path, source):
+    text = failure(ConfigError, source, tmp_path / "tiny", separator="bra")
+    assert '--separator: unknown "bra"' in text
+    assert "comma, tab, semicolon, bar" in text
+    write(tmp_path / "raw2" / "interactions.csv", "user;item\nu;i\n")
+    text = failure(DataError, tmp_path / "raw2", tmp_path / "tiny", separator="tab")
+    assert "interactions.csv line 1" in text
+    assert "has no tab" in text
+    assert "--separator" in text
+
+
+def test_a_folder_without_headers(tmp_path):
+    rows = "1,10,5,978300760\n1,11,3,978302109\n2,10,4,978301968\n"
+    raw = tmp_path / "raw"
+    write(raw / "ratings.csv", rows)
+    write(raw / "movies.csv", "10,Toys\n11,Jumanji\n")
+    given = {"header": False, "user_field": "1", "item_field": "2"}
+    report = convert_folder(raw, tmp_path / "a", **given)
+    wanted = [("1", "10", 978300760), ("1", "11", 978302109), ("2", "10", 978301968)]
+    assert read_inter(tmp_path / "a" / "a.inter").rows() == wanted
+    assert "column 4 looks like times" in report.detected["column order"]
+    content = read_content(tmp_path / "a" / "a.content")
+    assert content.tokens == ["10", "11"]
+    assert content.columns["column_2"] == ["Toys", "Jumanji"]
+    assert "column 1, the first" in report.detected["item column (items)"]
+    convert_folder(raw, tmp_path / "b", **given, time_field="4")
+    assert read_inter(tmp_path / "b" / "b.inter").rows() == wanted
+    write(raw / "ratings.csv", "1,10,5\n1,11,3\n")
+    write(raw / "movies.csv", "title,movie\nToys,10\nJumanji,11\n")  # has a header after all
+    report = convert_folder(raw, tmp_path / "c", **given)
+    assert read_inter(tmp_path / "c" / "c.inter").rows() == [("1", "10", 0), ("1", "11", 1)]
+    assert any("order of the rows" in note for note in report.notes)
+    assert read_content(tmp_path / "c" / "c.content").tokens == ["10", "11"]
+    text = failure(DataError, raw, tmp_path / "d", user_field="1", item_field="10")
+    assert "add --no-header" in text
+    convert_folder(raw, tmp_path / "d", user_field="1", item_field="10", header=True)
+    assert read_inter(tmp_path / "d" / "d.inter").rows() == [("1", "11", 0)]
+    text = failure(DataError, raw, tmp_path / "e", header=False)
+    assert "no column looks like times" in text
+    assert "--user-field and --item-field" in text
+    assert 'no column "9"' in failure(DataError, raw, tmp_path / "e", **given, time_field="9")
+
+
+def test_a_first_line_is_what_the_flag_says(tmp_path):
+    write(tmp_path / "raw" / "interactions.csv", "user,item\nu,i\n")
+    given = {"header": False, "user_field": "1", "item_field": "2"}
+    convert_folder(tmp_path / "raw", tmp_path / "tiny", **given)
+    rows = read_inter(tmp_path / "tiny" / "tiny.inter").rows()
+    assert rows == [("user", "item", 0), ("u", "i", 1)]
+
+
+def test_files_that_name_their_own_columns_have_no_such_flags(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    pl.DataFrame({"user": ["u"], "item": ["i"]}).write_parquet(raw / "interactions.parquet")
+    for given in ({"header": False}, {"separator": "tab"}):
+        text = failure(DataError, raw, tmp_path / "tiny", **given)
+        assert "interactions.parquet names its columns itself" in text
 
 
 def test_an_item_with_a_tab_is_named_in_its_table(tmp_path):

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from source_worlds import WORLDS, write_lmdb
+from source_worlds import BEHAVIOURS, TABLES, WORLDS, plain_histories, write_lmdb
 
 from recbole_morec import convert
 from recbole_morec.convert._pipeline import convert_source
@@ -92,6 +92,24 @@ def on_lines(change):
     return mutate
 
 
+def json_value(pieces: list[bytes]):
+    """Put something odd in the place of a value of a JSON object."""
+
+    def mutate(data: bytes, rng: random.Random) -> bytes:
+        values = [found.span(1) for found in re.finditer(rb': ("[^"]*"|[\d.]+)', data)]
+        if not values:
+            return inserting(pieces)(data, rng)
+        start, stop = rng.choice(values)
+        return data[:start] + rng.choice(pieces) + data[stop:]
+
+    return mutate
+
+
+JSON_MUTATIONS = {
+    "half of a character": json_value([rb'"\ud800"', rb'"a\udc00b"', rb'"\ud83d\ud83d"']),
+    "deep JSON": json_value([b"[" * n + b"]" * n for n in (600, 1500, 200_000)]),
+    "other JSON value": json_value([b"[1]", b'{"a": 1}', b"true", b"null", b"1e400", b"-0.0"]),
+}
 MUTATIONS = {
     "cut off": cut_off,
     "cut out": cut_out,
@@ -108,6 +126,7 @@ MUTATIONS = {
     "Windows line ends": lambda data, rng: data.replace(b"\n", b"\r\n"),
     "UTF-16": lambda data, rng: data.decode("utf-8", "replace").encode("utf-16"),
     "empty": lambda data, rng: b"",
+    "old Mac line ends": lambda data, rng: data.replace(b"\n", b"\r"),
     "flipped byte": lambda data, rng: _flip(data, rng),
 }
 
@@ -122,13 +141,16 @@ def _flip(data: bytes, rng: random.Random) -> bytes:
 def mutate(folder: Path, rng: random.Random) -> tuple[Path, str]:
     """Change one file of a source; returns which, and how."""
     path = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
-    name = rng.choice(list(MUTATIONS))
+    mutations = dict(MUTATIONS)
+    if {".json", ".jsonl"} & {*path.suffixes}:
+        mutations |= JSON_MUTATIONS
+    name = rng.choice(list(mutations))
     if path.suffix == ".lmdb":
         path.unlink()
         keys = [str(n) for n in range(100, 108)]
         write_lmdb(path, keys, lambda records: _mutate_records(records, name, rng))
     elif path.suffix == ".gz" and rng.random() < 0.7:
-        text = MUTATIONS[name](gzip.decompress(path.read_bytes()), rng)
+        text = mutations[name](gzip.decompress(path.read_bytes()), rng)
         path.write_bytes(gzip.compress(text, mtime=0))
     elif path.suffix == ".zip" and rng.random() < 0.5:
         name = "zip member"
@@ -137,7 +159,7 @@ def mutate(folder: Path, rng: random.Random) -> tuple[Path, str]:
             member = rng.choice(["../../x.jpg", "/x.jpg", "a/../../x.jpg", archive.namelist()[0]])
             archive.writestr(member, b"no image")
     else:
-        path.write_bytes(MUTATIONS[name](path.read_bytes(), rng))
+        path.write_bytes(mutations[name](path.read_bytes(), rng))
     return path, name
 
 
@@ -166,6 +188,14 @@ def check_conversion(folder: Path, name: str, report, source_text: bytes | None)
             store.verify()
             covers = [cover for cover in table.columns["cover"] if cover is not None]
             assert all(cover in store for cover in covers)
+
+
+def histories(path: Path) -> dict[str, list[str]]:
+    """User -> items by time, of equal times the row that comes first."""
+    found: dict[str, list[str]] = {}
+    for user, item, _ in sorted(read_inter(path).rows(), key=lambda row: row[2]):
+        found.setdefault(user, []).append(item)
+    return found
 
 
 def run(world: str, seed: int, root: Path) -> str:
@@ -197,10 +227,15 @@ def run(world: str, seed: int, root: Path) -> str:
         escaped = text is not None and changed.suffix in (".gz", ".json", ".jsonl")
         check_conversion(output, "tiny", report, None if escaped else text)
         outcome = "converted"
+        wanted = plain_histories(world, source)
+        if wanted is not None:
+            assert histories(output / "tiny.inter") == wanted, f"{how}: other histories"
+            outcome = "converted, histories compared"
+    own = [output, output.with_name(".tiny.images")]  # the latter is kept for the next try
     after = {
         path: path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and not path.is_relative_to(root / "data")
+        if path.is_file() and not any(path.is_relative_to(each) for each in own)
     }
     assert after == before, f"{how}: wrote outside the output folder"
     return outcome
@@ -226,6 +261,10 @@ def test_every_layout_converts_as_it_is(tmp_path, world):
     report = convert_source(kind, convert.SOURCES[kind].find, options)
     check_conversion(tmp_path / "tiny", "tiny", report, None)
     assert (report.users, report.dropped) == (6, {})
+    wanted = plain_histories(world, tmp_path / "raw")
+    assert (wanted is not None) == (world in TABLES or world in BEHAVIOURS)
+    if wanted is not None:
+        assert histories(tmp_path / "tiny" / "tiny.inter") == wanted
 
 
 @pytest.mark.parametrize("world", list(WORLDS))

@@ -79,7 +79,7 @@ def test_images_are_packed_and_bad_ones_are_left_out(source, tmp_path):
     assert (bad["item"], bad["file"]) == ("d", "d.jpg")
     assert "truncated" in bad["reason"]
     assert "2 images in" in report.detected["image store"]
-    assert any("2 items of the content file have no usable image" in n for n in report.notes)
+    assert any("2 items of the content file without a usable image" in n for n in report.notes)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "tiny"]
     with pytest.raises(DataError, match="missing_content: blank"):
         pixels(tmp_path / "tiny")

@@ -233,14 +233,16 @@ def test_ninerec_pairs_of_bare_numbers_in_any_order(run, pair, order):
     assert made.column("cover")["5"] == "images/5.jpg"
 
 
-def test_ninerec_users_that_are_all_numbers_of_items(run):
+def test_ninerec_users_that_are_all_numbers_of_items(run, monkeypatch):
     item = "1,料理,Food\n2,街舞,Dance\n3,猫咪,Cats\n"
     files = {"KU_item.csv": item, "KU_pair.csv": "1,3,1640995205\n2,1,1640995200\n1,2,1640995201\n"}
+    # The published counts of the set tell them apart.
+    monkeypatch.setitem(ninerec.PUBLISHED, "KU", Counts(2, 3, 3))
     made = run("ninerec", files)
     assert made.rows[0] == ("1", "3", 1640995205)
-    assert "column 2 holds every item of the table" in made.found["column order"]
-    # Neither column has all of them: not a guess but an error, and the flags decide.
-    files["KU_item.csv"] += "4,新片,Film\n"
+    assert "3 ids of column 2 and 2 of column 1, as published" in made.found["column order"]
+    # Without them it is not a guess but an error, and the flags decide.
+    monkeypatch.setitem(ninerec.PUBLISHED, "KU", Counts(2, 4, 3))
     text = failure(run, "ninerec", files)
     assert "3 of 3 ids of column 2" in text
     assert "--user-field and --item-field" in text
@@ -250,6 +252,65 @@ def test_ninerec_users_that_are_all_numbers_of_items(run):
     assert 'no column "4" (--item-field)' in failure(run, "ninerec", files, item_field="4")
     text = failure(run, "ninerec", files, item_field="1", user_field="1")
     assert "different columns" in text
+
+
+def numbered_pairs(users: int, items: int, order: str = "item,user", each: int = 5) -> str:
+    """Pairs of users and items that are bare numbers from 1; every user and item occurs."""
+    rows = []
+    for n in range(max(users, items) * each):
+        row = {"user": n % users + 1, "item": (n * 7 + n // users) % items + 1}
+        rows.append([row[role] for role in order.split(",")] + [1640995200 + n])
+    return "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+
+def item_table(items: int) -> str:
+    return "".join(f"{n},标题{n},Title {n}\n" for n in range(1, items + 1))
+
+
+@pytest.mark.parametrize("order", ["item,user", "user,item"])
+@pytest.mark.parametrize(
+    ("users", "items", "listed"),
+    [
+        (90, 200, 100),  # half of the items in the table, and all users' numbers
+        (100, 99, 100),  # as many users as rows in the table, one item never interacted
+        (100, 45, 100),
+        (100, 100, 100),
+        (30, 200, 60),
+        (95, 300, 96),
+    ],
+)
+def test_numbers_that_could_be_users_or_items_are_never_guessed(run, order, users, items, listed):
+    pairs = numbered_pairs(users, items, order)
+    files = {"Bili_Food_item.csv": item_table(listed), "Bili_Food_pair.csv": pairs}
+    text = failure(run, "ninerec", files)
+    assert "--user-field and --item-field" in text
+    made = run("ninerec", files, item_field=str(order.split(",").index("item") + 1))
+    assert made.report.users == users
+
+
+@pytest.mark.parametrize("order", ["item,user", "user,item"])
+@pytest.mark.parametrize("block", [300, 1 << 20])
+def test_numbers_of_a_complete_item_table_are_told_apart(run, monkeypatch, order, block):
+    # As in TN and most sets of NineRec: every item in the table, many more users.
+    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", block)
+    files = {"TN_item.csv": item_table(30), "TN_pair.csv": numbered_pairs(200, 30, order)}
+    made = run("ninerec", files)
+    assert (made.report.users, made.report.items) == (200, 30)
+    assert "all 30 ids of column" in made.found["column order"]
+
+
+def test_a_repeated_row_of_an_item_table_is_counted(run):
+    made = run("ninerec", {**QB, "QB_item.csv": QB_ITEM + "v1,再,Again\n"})
+    assert made.column("title_en")["v1"] == "Korean food, home"
+    assert made.report.item_rows["dropped: item again (the first row was kept)"] == 1
+
+
+def test_a_repeated_row_after_a_saved_index_is_counted(run):
+    saved = "0,5,料理,Food\n1,6,街舞,Dance\n1,6,街舞,Dance\n2,9,猫咪,Cats\n"
+    inter = {"bisc/bisc.inter": "item_id,user_id,timestamp\n6,1,0\n5,1,1\n9,5,0\n"}
+    made = run("ninerec", {**inter, "text.csv": saved})
+    assert made.column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
+    assert made.report.item_rows["dropped: item again (the first row was kept)"] == 1
 
 
 def test_ninerec_with_an_item_table_that_does_not_fit(run):
@@ -338,7 +399,7 @@ def test_a_users_last_line_wins(run):
     made = run("ninerec", {**QB, "QB_behaviour.tsv": lines})
     assert made.rows == [("u2", "v3", 0), ("u1", "v2", 0), ("u1", "v3", 1), ("u1", "v2", 2)]
     assert made.noted("2 lines belong to a user who has another line further down", "last line")
-    assert made.noted("1 lines name a user without any item")
+    assert made.noted("1 line names a user without any item")
     assert made.report.dropped == {"no user": 1}
     assert made.report.examples["no user"] == ["line 3"]
 
@@ -361,6 +422,23 @@ def test_behaviours_read_in_blocks(tmp_path, monkeypatch, block):
                 places.append(f"line {n + 1}")
     assert found == wanted
     assert [rows.place(row) for row in range(len(found))] == places
+
+
+@pytest.mark.parametrize("header", ["user\titems", "userID\tvideoIDs", "\ufeffuser_id\titem_id"])
+def test_a_header_of_behaviours_is_no_line(run, header):
+    made = run("ninerec", {**QB, "QB_behaviour.tsv": header + "\nu1\tv1 v2\n\tv3\nu2\tv2\n"})
+    assert made.rows == [("u1", "v1", 0), ("u1", "v2", 1), ("u2", "v2", 0)]
+    assert made.noted("QB_behaviour.tsv line 1", "names the columns", "not read as data")
+    assert made.report.examples["no user"] == ["line 3"]
+    text = failure(run, "ninerec", {**QB, "QB_behaviour.tsv": header + "\n"})
+    assert "not one line" in text
+
+
+@pytest.mark.parametrize("flag", ["user_field", "item_field", "time_field", "time_unit"])
+def test_behaviours_have_no_columns_to_choose(run, flag):
+    given = "seconds" if flag == "time_unit" else "1"
+    text = failure(run, "ninerec", QB, error=ConfigError, **{flag: given})
+    assert f"--{flag.replace('_', '-')}: QB_behaviour.tsv" in text
 
 
 def test_broken_behaviours_are_named(run):
@@ -458,10 +536,17 @@ def test_morec_hm(run):
     }
 
 
+def test_counts_of_one_are_singular(run):
+    made = run("morec", {"hm_50w_users.tsv": "u1\tv2\nu1\tv15\n", "hm_50w_items.tsv": "v2\n"},
+               ["hm_images/v15.jpg"])  # fmt: skip
+    assert made.noted("1 line belongs to a user who has another line")
+    assert made.noted("1 item has an image but no row in the item table; its texts are empty")
+
+
 def test_morec_hm_without_images(run):
     made = run("morec", {"hm_50w_users.tsv": "u1\tv15\n", "hm_50w_items.tsv": "v15\n"})
     assert made.content is None
-    assert made.noted("hm_50w_items.tsv lists 1 items without any text")
+    assert made.noted("hm_50w_items.tsv lists 1 item without any text")
 
 
 # --- the official MIND release ------------------------------------------------------------------
@@ -503,6 +588,15 @@ def test_mind(run):
     assert made.column("category")["N1"] == "sports"
     assert made.settings["text_fields"] == ["title"]
     assert made.report.published == {}  # published for each split, not for both
+
+
+def test_mind_counts_what_stands_in_later_histories_alone(run):
+    # N9 of U1 in dev is in no first history and was not clicked; N5 was clicked before, N1 is old.
+    assert not run("mind", MIND).noted("later histories")
+    later = MIND["MINDsmall_dev/behaviors.tsv"].replace("N1 N2 N5 N3", "N1 N2 N9 N5 N3 N9")
+    made = run("mind", {**MIND, "MINDsmall_dev/behaviors.tsv": later})
+    assert made.rows == run("mind", MIND).rows
+    assert made.noted("later histories hold 1 news of 1 user")
 
 
 def test_mind_one_split_and_no_labels(run):
@@ -639,6 +733,8 @@ def test_amazon_2023(run):
     assert "arXiv 2403.03952" in made.yaml
     assert run("amazon", files, item_field="asin").rows == [("AG", "B0V", 1588687728923)]
     assert 'Did you mean "asin"' in failure(run, "amazon", files, item_field="asn")
+    given = {"interactions": "All_Beauty.jsonl", "variant": "Books"}
+    assert "Found: All_Beauty" in failure(run, "amazon", files, **given)
 
 
 def test_amazon_five_core_takes_the_metadata_of_its_category(run):
@@ -660,6 +756,8 @@ def test_amazon_five_core_takes_the_metadata_of_its_category(run):
         ("{'asin': 'B01'}\n", ["line 1", "single quotes", "2018"]),
         ("", ["is empty"]),
         (lines({"who": "A", "asin": "B"}), ["line 1", "reviewerID", "who, asin", "--user-field"]),
+        (REVIEWS_2018.encode("utf-16"), ["the file is UTF-16", "iconv"]),
+        (REVIEWS_2018.replace("\n", "\r"), ["bare carriage returns"]),
         (gzip.compress(REVIEWS_2018.encode() * 99)[:-20], ["damaged or was cut off", "again"]),
     ],
 )
@@ -667,6 +765,53 @@ def test_broken_json_is_named(run, reviews, parts):
     text = failure(run, "amazon", {"Gift_Cards.json": reviews})
     for part in parts:
         assert part in text
+
+
+@pytest.mark.parametrize("value", [["B01"], {"a": 1}, True])
+def test_amazon_ids_are_strings_or_numbers(run, value):
+    review = {"reviewerID": "A1", "asin": value, "unixReviewTime": 1462060800}
+    text = failure(run, "amazon", {"Gift_Cards.json": REVIEWS_2018 + lines(review)})
+    assert "Gift_Cards.json line 3" in text
+    assert '"asin"' in text
+    assert "neither a text nor a number" in text
+    numbers = lines({"reviewerID": "true", "asin": 17, "unixReviewTime": 1462060800})
+    assert run("amazon", {"Gift_Cards.json": numbers}).rows == [("true", "17", 1462060800)]
+    meta = {"asin": value, "title": "Pen"}
+    files = {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": META_2018 + lines(meta)}
+    assert "meta_Gift_Cards.json line 3" in failure(run, "amazon", files)
+
+
+def test_halves_of_characters_are_replaced_in_texts_and_refused_in_ids(run):
+    cut = lines({"asin": "B01", "title": "Pen \ud83d", "description": ["\udc00", "\U0001f600"]})
+    reviews = REVIEWS_2018 + lines({"reviewerID": "A3", "asin": "B01", "unixReviewTime": 1462060801,
+                                    "reviewText": "\ud800"})  # fmt: skip
+    files = {"Gift_Cards.json": reviews, "meta_Gift_Cards.json": cut}
+    made = run("amazon", files)
+    assert made.column("title") == {"B01": "Pen \ufffd"}
+    assert made.column("description") == {"B01": "\ufffd \U0001f600"}
+    assert made.noted("meta_Gift_Cards.json", "2 halves of characters", "U+FFFD")
+    assert len(made.rows) == 3
+    for key in ("reviewerID", "asin"):
+        review = {"reviewerID": "A1", "asin": "B1", "unixReviewTime": 1} | {key: "B\udc00"}
+        text = failure(run, "amazon", {"Gift_Cards.json": REVIEWS_2018 + lines(review)})
+        assert "Gift_Cards.json line 3" in text
+        assert f'"{key}"' in text
+        assert "half of a character" in text
+    meta = META_2018 + lines({"asin": "B\ud800", "title": "Pen"})
+    text = failure(run, "amazon", {**files, "meta_Gift_Cards.json": meta})
+    assert "meta_Gift_Cards.json line 3" in text
+
+
+def test_deep_json_is_one_error(run):
+    deep = '{"reviewerID": "A1", "asin": "B1", "unixReviewTime": 1, "x": ' + "[" * 200_000
+    deep += "]" * 200_000 + "}\n"
+    for reviews in (deep, REVIEWS_2018 + deep):
+        text = failure(run, "amazon", {"Gift_Cards.json": reviews})
+        assert f"Gift_Cards.json line {reviews.count(chr(10))}" in text
+        assert "nested too deeply" in text
+    meta = META_2018 + lines({"asin": "B03", "title": json.loads("[" * 900 + "]" * 900)}) + deep
+    text = failure(run, "amazon", {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": meta})
+    assert "meta_Gift_Cards.json line 4" in text
 
 
 def test_json_read_in_blocks(tmp_path, monkeypatch):
@@ -691,12 +836,58 @@ def test_a_table_without_evidence_is_an_error(run):
     text = failure(run, "ninerec", {"QB_pair.csv": "1,2\n3,4\n"})
     assert "no item table to compare" in text
     assert "--item-field 1" in text
-    made = run("ninerec", {"QB_pair.csv": "1,2\n3,4\n"}, user_field="2")
-    assert made.rows == [("2", "1", 0), ("4", "3", 1)]
+    for given in ({"user_field": "2"}, {"user_field": "2", "item_field": "1"}):
+        made = run("ninerec", {"QB_pair.csv": "1,2\n3,4\n"}, **given)
+        assert made.rows == [("2", "1", 0), ("4", "3", 1)]
     text = failure(run, "ninerec", {"QB_pair.csv": "who,what\n3,4\n1,2\n"})
     assert "line 1: who, what seem to be names of columns" in text
     made = run("ninerec", {"QB_pair.csv": "who,what\n3,4\n"}, user_field="who", item_field="what")
     assert made.rows == [("3", "4", 0)]
+
+
+def test_what_a_conversion_wrote_below_the_source_is_not_read(tmp_path):
+    raw = put(
+        tmp_path / "raw", {"Gift_Cards.json": REVIEWS_2018, "meta_Gift_Cards.json": META_2018}
+    )
+    put(raw / ".out.images", {"manifest.json": "{}"})  # of a conversion that was killed
+    options = Options(raw, raw / "out", overwrite=True)
+    for _ in range(2):
+        report = _pipeline.convert_source("amazon", amazon.find, options)
+        assert report.rows_kept == 2
+
+
+def test_separator_and_header_of_published_sets(run):
+    semicolons = {name: text.replace(",", ";") for name, text in PIXEL.items()}
+    semicolons["pixel50k_item_info.csv"] = "item_id;title;tag\ni3;Noodles;Food\ni9;Film;\n"
+    made = run("pixelrec", semicolons, separator="semicolon")
+    assert (made.report.rows_kept, made.column("title")["i3"]) == (3, "Noodles")
+    assert "semicolon-separated" in made.found["interactions"]
+    files = {"QB_item.csv": "v1\t料理\tFood\nv2\t街舞\tDance\n", "QB_pair.csv": "u7\tv1\n"}
+    made = run("ninerec", files, separator="tab")
+    assert made.rows == [("u7", "v1", 0)]
+    assert made.column("title_en")["v2"] == "Dance"
+    files = {"MicroLens-50k_pairs.csv": "36|37|1583406900761\n",
+             "MicroLens-50k_titles.csv": "37|Two, cats\n"}  # fmt: skip
+    made = run("microlens", files, separator="|", header=False, item_field="2")
+    assert made.rows == [("36", "37", 1583406900761)]
+    assert made.column("title") == {"37": "Two, cats"}
+
+
+def test_headers_that_are_said_or_denied(run):
+    pairs = {"Bili_Food_item.csv": "item,zh,en\n" + FOOD_ITEM, "Bili_Food_pair.csv": FOOD_PAIR}
+    assert run("ninerec", pairs).column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
+    named = {**pairs, "Bili_Food_pair.csv": "what,who,when\n" + FOOD_PAIR}
+    given = {"user_field": "who", "item_field": "what", "time_field": "when"}
+    assert run("ninerec", named, header=True, **given).rows[0] == ("1", "6", 1640995205)
+    text = failure(run, "ninerec", pairs, header=True)
+    assert "no column looks like the user" in text
+    odd = {**pairs, "Bili_Food_item.csv": "no,zh,en\n" + FOOD_ITEM}
+    assert "no column holds ids" in failure(run, "ninerec", odd)
+    made = run("ninerec", {**odd, "Bili_Food_pair.csv": named["Bili_Food_pair.csv"]},
+               header=True, **given)  # fmt: skip
+    assert made.column("title_en") == {"5": "Food", "6": "Dance", "9": "Cats"}
+    lens = {**LENS, "MicroLens-50k_titles.csv": "video,name\n4,Food\n"}
+    assert run("microlens", lens, header=True).column("title") == {"4": "Food"}
 
 
 def test_texts_split_at_the_first_cell(tmp_path):
@@ -720,8 +911,35 @@ def test_options_that_mean_nothing_for_a_source(tmp_path):
     words = ["folder", "--input", "x", "--output", str(tmp_path / "y")]
     with pytest.raises(ConfigError) as caught:
         convert.run(parser.parse_args([*words, "--language=zh", "--variant=QB"]))
-    assert "--language: only microlens, ninerec" in str(caught.value)
-    assert "--variant: a folder is one data set" in str(caught.value)
+    assert len(caught.value.problems) == 2
+    assert "--language: `convert folder` does not read it" in str(caught.value)
+    assert "microlens, ninerec" in str(caught.value)
+    assert "--variant: `convert folder` does not read it" in str(caught.value)
+
+
+CHOICES = {
+    **dict.fromkeys(("interactions", "items", "images", "variant"), "x"),
+    **dict.fromkeys(("user_field", "item_field", "time_field"), "1"),
+    "time_unit": "seconds",
+    "language": "en",
+    "separator": "tab",
+}
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_choices_that_a_source_does_not_read_are_all_reported(tmp_path, source):
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in CHOICES.items()]
+    words = [source, "--input", "x", "--output", str(tmp_path / "y"), *words, "--no-header"]
+    with pytest.raises((ConfigError, DataError)) as caught:
+        convert.run(parser.parse_args(words))
+    unread = {*CHOICES, "header"} - {*SOURCES[source].READS}
+    for name in (*CHOICES, "header"):
+        flag = f"--{name.replace('_', '-')}: `convert {source}` does not read it"
+        assert (flag in str(caught.value)) == (name in unread)
+    expected = {"mind": 9, "morec": 7, "odmt": 7, "amazon": 3, "folder": 2, "pixelrec": 1}
+    assert len(unread) == expected.get(source, 0)
 
 
 def test_command_line_of_a_source(tmp_path, capsys):

@@ -284,6 +284,25 @@ def test_a_changed_source_or_choice_is_built_anew(raw, tmp_path):
     assert content(folder) == content(tmp_path / "fresh")
 
 
+def test_an_lmdb_with_the_same_keys_and_other_pixels_is_built_anew(tmp_path):
+    for name, shade in (("red", 10), ("blue", 200)):
+        records = {f"i{n}": pickled(pixels(shade + n), n) for n in range(4)}
+        write_lmdb(tmp_path / f"{name}.lmdb", records, [*records])
+    wanted = {f"i{n}": f"i{n}" for n in range(4)}
+
+    def built(name: str, folder: str):
+        source = open_images(tmp_path / f"{name}.lmdb")
+        return build_image_store(source, wanted, tmp_path / folder, segment_images=2)
+
+    built("red", "images")
+    (tmp_path / "images" / "manifest.json").unlink()  # as a kill before the end leaves it
+    assert built("blue", "images").taken_over == 0
+    (tmp_path / "images" / "manifest.json").unlink()
+    assert built("blue", "images").taken_over == 4
+    built("blue", "fresh")
+    assert content(tmp_path / "images") == content(tmp_path / "fresh")
+
+
 def test_a_damaged_segment_is_not_taken_over(raw, tmp_path):
     folder = tmp_path / "images"
     build(raw, folder)

@@ -1,13 +1,16 @@
 """Converters: from data as it is published to dataset folders. One module per kind of source.
 
-A source is a module with ``find(options, report) -> Source``, which says what lies where; all else
-is shared. It is made known by one line in :data:`SOURCES`.
+A source is a module with ``find(options, report) -> Source``, which says what lies where, and
+``READS``, the choices that it reads; all else is shared. It is made known by one line in
+:data:`SOURCES`.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from recbole_morec.convert import amazon, folder, microlens, mind, morec, ninerec, odmt, pixelrec
 from recbole_morec.convert._encode_image import ENCODINGS, RESIZINGS
@@ -15,7 +18,8 @@ from recbole_morec.convert._filters import DUPLICATES
 from recbole_morec.convert._image_sources import open_images
 from recbole_morec.convert._image_store_writer import build_image_store
 from recbole_morec.convert._pipeline import convert_source
-from recbole_morec.convert._source import BAD_IMAGES, FORMS, LANGUAGES, Options
+from recbole_morec.convert._rows import SEPARATORS
+from recbole_morec.convert._source import BAD_IMAGES, CHOICES, FORMS, LANGUAGES, Options
 from recbole_morec.convert._times import UNITS
 from recbole_morec.convert.folder import convert_folder
 from recbole_morec.convert.report import Report, print_report
@@ -42,8 +46,6 @@ SOURCES: dict[str, ModuleType] = {
     "odmt": odmt,
     "pixelrec": pixelrec,
 }
-
-_BILINGUAL = ("microlens", "ninerec")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +92,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--item-field", metavar="COLUMN", help="column of the item")
     group.add_argument("--time-field", metavar="COLUMN", help="column of the time")
     group.add_argument("--time-unit", metavar="UNIT", help=f"one of {', '.join(UNITS)}")
+    group.add_argument(
+        "--separator",
+        metavar="CHOICE",
+        help=f"of text tables: {', '.join(SEPARATORS)}, or the character",
+    )
+    group.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of text tables names the columns",
+    )
     group.add_argument(
         "--language",
         metavar="CODE",
@@ -139,24 +151,24 @@ def run(args: argparse.Namespace) -> int:
             f'convert: there is no source "{args.source}".{suggest(args.source, SOURCES)} '
             f"Known: {', '.join(sorted(SOURCES))}."
         )
-    _check_choices(args)
     given = vars(args).copy()
     kind = given.pop("source")
+    _check_choices(kind, given)
     options = Options.of(**given, progress=True)
     print_report(convert_source(kind, SOURCES[kind].find, options))
     return 0
 
 
-def _check_choices(args: argparse.Namespace) -> None:
-    """Raise a ConfigError for options that mean nothing for the source."""
+def _check_choices(source: str, given: Mapping[str, Any]) -> None:
+    """Raise a ConfigError for all choices that the source does not read."""
     problems = []
-    if args.language is not None and args.source not in _BILINGUAL:
+    for name in CHOICES:
+        if given.get(name) is None or name in SOURCES[source].READS:
+            continue
+        readers = [each for each in sorted(SOURCES) if name in SOURCES[each].READS]
         problems.append(
-            f"--language: only {', '.join(_BILINGUAL)} have texts in several languages."
-        )
-    if args.variant is not None and args.source == "folder":
-        problems.append(
-            "--variant: a folder is one data set; choose its files with --interactions."
+            f"--{name.replace('_', '-')}: `convert {source}` does not read it; only "
+            f"{', '.join(readers)} do."
         )
     if problems:
         raise ConfigError(problems)

@@ -9,16 +9,19 @@ import numpy as np
 import polars as pl
 
 from recbole_morec.convert._events import EventColumns
+from recbole_morec.convert._layout import names_users
 from recbole_morec.convert._rows import Rows
+from recbole_morec.convert._source import Options
 from recbole_morec.convert._spread import LineNumbers
 from recbole_morec.convert._tables import without_missing
 from recbole_morec.convert.report import Report
 from recbole_morec.data._atomic_lines import decode_line
 from recbole_morec.data.line_blocks import LONGEST_LINE, Block, line_blocks
 from recbole_morec.data.tokens import NONE, TokenNumbers
-from recbole_morec.errors import DataError
+from recbole_morec.errors import ConfigError, DataError, counted
 
 _COLUMNS = ("user", "item", "position")
+_UNREAD = ("user_field", "item_field", "time_field", "time_unit")
 
 
 class BehaviourRows(Rows):
@@ -28,13 +31,16 @@ class BehaviourRows(Rows):
     keeps the last one, as in the published code, whose dictionary of users is overwritten.
 
     Attributes:
+        header: whether the first line names the columns.
         superseded: numbers of the lines, from 0, that a later one of the same user replaces.
         without_items: lines of users without an item; they give no row.
     """
 
     def __init__(self, path: Path):
         super().__init__(path, _COLUMNS, "a line per user, items in time order")
-        self._names = ["user", "items", *(f"more {n}" for n in range(_fields(path) - 2))]
+        first = _first_cells(path)
+        self.header = names_users(first[0])
+        self._names = ["user", "items", *(f"more {n}" for n in range(len(first) - 2))]
         self._lines = LineNumbers()
         self.superseded, self.without_items = self._look()
 
@@ -68,7 +74,7 @@ class BehaviourRows(Rows):
         return f"line {self._lines.line(row)}"
 
     def _blocks(self) -> Iterator[Block]:
-        return line_blocks(self.path, self._names, header=False)
+        return line_blocks(self.path, self._names, header=self.header)
 
     def _look(self) -> tuple[np.ndarray, int]:
         users = TokenNumbers()
@@ -92,33 +98,47 @@ class BehaviourRows(Rows):
         return np.setdiff1d(np.arange(lines), counted), without
 
 
-def open_behaviours(path: Path, report: Report) -> tuple[BehaviourRows, EventColumns]:
+def open_behaviours(
+    path: Path, options: Options, report: Report
+) -> tuple[BehaviourRows, EventColumns]:
     """Open a behaviour file; what was found about its lines goes into the report.
 
     Raises:
+        ConfigError: the options name columns or a unit.
         DataError: naming file and line.
     """
+    problems = [
+        f"--{name.replace('_', '-')}: {path.name} is a line per user, his items in time order, and "
+        "has no columns or times to choose."
+        for name in _UNREAD
+        if getattr(options, name) is not None
+    ]
+    if problems:
+        raise ConfigError(problems)
     rows = BehaviourRows(path)
+    if rows.header:
+        report.notes.append(f"{path.name} line 1 names the columns; it is not read as data.")
     report.detected["column order"] = "user, then items in time order"
     if count := len(rows.superseded):
         report.notes.append(
-            f"{path.name}: {count:,} lines belong to a user who has another line further down; the "
-            "last line of a user counts, as in the published code, and its items alone are kept."
+            f"{path.name}: {counted(count, 'line belongs', 'lines belong')} to a user who has "
+            "another line further down; the last line of a user counts, as in the published code, "
+            "and its items alone are kept."
         )
     if rows.without_items:
         report.notes.append(
-            f"{path.name}: {rows.without_items:,} lines name a user without any item; they give no "
-            "interaction."
+            f"{path.name}: {counted(rows.without_items, 'line names', 'lines name')} a user "
+            "without any item and give no interaction."
         )
     return rows, EventColumns("user", "item", "position", positions=True)
 
 
-def _fields(path: Path) -> int:
+def _first_cells(path: Path) -> list[str]:
     with path.open("rb") as file:
-        line = decode_line(file.readline(LONGEST_LINE), path, 1)
+        line = decode_line(file.readline(LONGEST_LINE), path, 1).removeprefix("\ufeff")
     if "\t" not in line:
         raise DataError(
             f'{path} line 1: "{line[:80].rstrip()}" has no tab. A line of this file is a user, a '
             "tab and his items, separated by blanks."
         )
-    return line.count("\t") + 1
+    return line.split("\t")

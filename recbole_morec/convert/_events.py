@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from recbole_morec.convert._tables import broken_ids, no_rows, unusable_id, with
 from recbole_morec.convert._times import TimeColumn
 from recbole_morec.convert.report import Report
 from recbole_morec.data.event_log import EventLog
-from recbole_morec.errors import DataError
+from recbole_morec.errors import DataError, counted
 
 USER_FIELD = "user_id"
 ITEM_FIELD = "item_id"
@@ -142,6 +143,7 @@ class _Numbers:
         self._left_out = {name for name, clean in self._columns.items() if clean in _RESERVED}
         self._whole = dict.fromkeys(columns, True)
         self._seen: set[str] = set()
+        self._endless: Counter[str] = Counter()
 
     @property
     def names(self) -> list[str]:
@@ -163,6 +165,12 @@ class _Numbers:
         if kept := list(self.kept):
             report.detected["further columns kept"] = ", ".join(kept)
         left_out = [n for n in self._columns if n in self._left_out or n not in self._seen]
+        for name, count in self._endless.items():
+            if name not in left_out:
+                report.notes.append(
+                    f'The column "{name}" of the interactions: {counted(count, "value")} not '
+                    "finite (inf, or too large for a number); left empty."
+                )
         if left_out:
             report.notes.append(f"Columns of the interactions left out: {', '.join(left_out)}.")
 
@@ -172,6 +180,10 @@ class _Numbers:
             if (numbers.is_null() & text.is_not_null()).any():
                 self._left_out.add(name)
             else:
+                endless = numbers.is_infinite().fill_null(False)
+                if endless.any():
+                    self._endless[name] += int(endless.sum())
+                    numbers = numbers.set(endless, None)
                 numbers = numbers.fill_null(float("nan")).to_numpy()
                 real = numbers[~np.isnan(numbers)]
                 if len(real):

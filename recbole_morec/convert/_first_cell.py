@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recbole_morec.convert._rows import Rows
+from recbole_morec.convert._rows import SEPARATORS, Rows
 from recbole_morec.data.line_blocks import line_blocks
 
 # Separates nothing: a line is one cell.
@@ -35,7 +35,7 @@ class FirstCellRows(Rows):
         unquote: bool = False,
         header: bool = False,
     ):
-        name = "comma" if separator == "," else "tab"
+        name = next(name for name, each in SEPARATORS.items() if each == separator)
         said = "" if header else ", no header"
         super().__init__(path, ["item", text], f"split at the first {name}{said}")
         self._separator = separator

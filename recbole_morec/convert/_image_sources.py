@@ -71,7 +71,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fingerprint(self, name: str) -> str:
-        """Return a text that changes when an image changes, without reading the image."""
+        """Return a text that changes when an image changes; cheap beside decoding the image."""
 
     @abstractmethod
     def stream(self, names: Collection[str]) -> Iterator[tuple[str, Payload]]:

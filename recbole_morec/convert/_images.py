@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from recbole_morec.convert._image_sources import SUFFIXES, ImageSource
 from recbole_morec.data.content.images import BadImageError, usable_cpus, verify_image
+from recbole_morec.errors import counted
 
 _BLOCK = 64
 _NUMBERED = re.compile(r"v0*(\d+)")
@@ -85,7 +86,8 @@ class ImageFiles:
             token, key = next(iter(self.by_number.items()))
             shared = len(self.by_number) - len(set(self.by_number.values()))
             notes.append(
-                f"{self.root.name}: {len(self.by_number):,} items were found by their number "
+                f"{self.root.name}: {counted(len(self.by_number), 'item was', 'items were')} found "
+                "by their number "
                 f'("{token}" under the key "{key}")'
                 + (f"; {shared} of them share a key with another item." if shared else ".")
             )

@@ -13,6 +13,7 @@ from recbole_morec.convert._rows import plain_name
 from recbole_morec.convert._tables import Table, item_ids
 from recbole_morec.convert.report import Report
 from recbole_morec.data.atomic import ContentTable
+from recbole_morec.errors import counted
 
 IMAGE_FIELD = "cover"
 ITEM_FIELD = "item_id"
@@ -72,7 +73,8 @@ def build_content(
     if added and table is not None:
         report.item_rows["added: an image but no row in the item table"] = len(added)
         report.notes.append(
-            f"{len(added)} items have an image but no row in the item table; their texts are empty."
+            f"{counted(len(added), 'item has', 'items have')} an image but no row in the item "
+            f"table; {'its' if len(added) == 1 else 'their'} texts are empty."
         )
     named = _image_column(columns, images, report)
     values = columns.pop(named) if named else []
@@ -193,7 +195,8 @@ def _find_images(
             lost.append(f"{token}: {value}")
     if lost:
         report.notes.append(
-            f"{len(lost)} items name an image file that is not there ({_first(lost, ', ')})."
+            f"{counted(len(lost), 'item names', 'items name')} an image file that is not there "
+            f"({_first(lost, ', ')})."
         )
     report.images["items with one"] = len(files)
     report.images["items without"] = len(tokens) - len(files)
@@ -201,8 +204,8 @@ def _find_images(
     if several:
         report.images["items with several files to choose from"] = len(several)
         report.notes.append(
-            f"{len(several)} {'item has' if len(several) == 1 else 'items have'} no image because "
-            f"files of its name lie in several subfolders ({_first(several, '; ')}). Name the file "
+            f"{counted(len(several), 'item has', 'items have')} no image because files of "
+            f"its name lie in several subfolders ({_first(several, '; ')}). Name the file "
             'with its subfolder in a column "image" of the item table, or keep one of them.'
         )
     elif images.paths and not files:

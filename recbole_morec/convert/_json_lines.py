@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,11 +14,15 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from recbole_morec.convert._rows import Rows
-from recbole_morec.errors import DataError
+from recbole_morec.data._atomic_lines import check_text
+from recbole_morec.errors import DataError, short
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 _BLOCK_BYTES = 1 << 24
+_HALVES = re.compile("[\ud800-\udfff]")
+# Ids that may be no text or number, or hold half of a character, which polars reads as NUL.
+_ODD_ID = r"^[\[{]|^(true|false)$|\x00"
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -29,19 +34,30 @@ class JsonRows(Rows):
         fields: column -> key of the object. Missing keys and ``null`` are empty cells; numbers
             become text.
         lists: columns whose value may be a list of strings -> what joins them.
+        ids: columns of ids; their values must be texts or numbers.
+
+    Attributes:
+        halves: halves of characters (lone surrogates, such as a cut emoji leaves) that were
+            replaced in texts so far.
     """
 
     def __init__(
-        self, path: Path, fields: Mapping[str, str], lists: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        fields: Mapping[str, str],
+        lists: Mapping[str, str] | None = None,
+        ids: Collection[str] = (),
     ):
         form = "a JSON object per line" + (", gzipped" if _is_gzip(path) else "")
         super().__init__(path, list(fields), form)
         self._fields = dict(fields)
         self._lists = dict(lists or {})
+        self._ids = frozenset(ids)
+        self.halves = 0
 
     def blocks(self) -> Iterator[pl.DataFrame]:
         for line, data in _json_blocks(self.path):
-            frame = self._with_lists(line, data) if self._lists else self._plain(line, data)
+            frame = self._parsed(line, data) if self._lists else self._plain(line, data)
             yield frame.select(pl.all().replace("", None))
 
     def place(self, row: int) -> str:
@@ -51,17 +67,31 @@ class JsonRows(Rows):
         schema = dict.fromkeys(self._fields.values(), pl.String)
         try:  # polars reads only the fields of the schema, and any value of theirs as text
             frame = pl.read_ndjson(data, schema=schema)
-        except pl.exceptions.PolarsError as error:
-            raise _bad_line(self.path, line, data, error) from None
-        return frame.select(pl.col(key).alias(column) for column, key in self._fields.items())
+        except pl.exceptions.PolarsError:
+            return self._parsed(line, data)  # names the line
+        frame = frame.select(pl.col(key).alias(column) for column, key in self._fields.items())
+        odd = (frame[column].str.contains(_ODD_ID).any() for column in self._ids)
+        return self._parsed(line, data) if any(odd) else frame
 
-    def _with_lists(self, line: int, data: bytes) -> pl.DataFrame:
+    def _parsed(self, line: int, data: bytes) -> pl.DataFrame:
         columns: dict[str, list[str | None]] = {column: [] for column in self._fields}
-        for number, text in enumerate(data.rstrip().split(b"\n"), start=line):
-            found = _parse(self.path, number, text)
-            for column, key in self._fields.items():
-                columns[column].append(_as_text(found.get(key), self._lists.get(column)))
+        for number, line_text in enumerate(data.rstrip().split(b"\n"), start=line):
+            found = _parse(self.path, number, line_text)
+            try:
+                for column, key in self._fields.items():
+                    columns[column].append(self._value(number, column, key, found.get(key)))
+            except RecursionError:
+                raise _too_deep(self.path, number) from None
         return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+
+    def _value(self, line: int, column: str, key: str, value: Any) -> str | None:
+        if column in self._ids:
+            return _id(f'{self.path} line {line}: "{key}"', value)
+        text = _as_text(value, self._lists.get(column))
+        if text is not None:
+            text, halves = _HALVES.subn("\ufffd", text)
+            self.halves += halves
+        return text
 
 
 def first_object(path: Path) -> dict[str, Any]:
@@ -70,6 +100,8 @@ def first_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is empty, damaged, or its first line is no JSON object.
     """
+    if not _is_gzip(path):
+        check_text(path)
     with _open(path) as file:
         line = file.readline()
     if not line.strip():
@@ -84,6 +116,23 @@ def _as_text(value: Any, joiner: str | None) -> str | None:
         texts = [str(part).strip() for part in value if part is not None]
         return joiner.join(text for text in texts if text)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _id(where: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(
+            f"{where} is {short(json.dumps(value))}, neither a text nor a number, and so no id. "
+            "Repair or delete the line."
+        )
+    text = value if isinstance(value, str) else json.dumps(value)
+    if _HALVES.search(text):
+        raise DataError(
+            f"{where} is {short(json.dumps(text))}, which holds half of a character (a lone "
+            "surrogate) that no file can hold. Repair or delete the line."
+        )
+    return text
 
 
 def _is_gzip(path: Path) -> bool:
@@ -121,19 +170,15 @@ def _json_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
             line += len(texts)
 
 
-def _bad_line(path: Path, line: int, data: bytes, error: Exception) -> DataError:
-    """Name the first line that cannot be read."""
-    for number, text in enumerate(data.split(b"\n"), start=line):
-        try:
-            _parse(path, number, text)
-        except DataError as found:
-            return found
-    return DataError(f"{path}, lines from {line}: {error}.")
+def _too_deep(path: Path, line: int) -> DataError:
+    return DataError(f"{path} line {line}: the object is nested too deeply. Delete the line.")
 
 
 def _parse(path: Path, line: int, text: bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
+    except RecursionError:
+        raise _too_deep(path, line) from None
     except ValueError as error:
         python = (
             " It is written as Python would, with single quotes, as in the releases before 2018; "
@@ -144,7 +189,7 @@ def _parse(path: Path, line: int, text: bytes) -> dict[str, Any]:
         raise DataError(f"{path} line {line}: no JSON object ({error}).{python}") from None
     if not isinstance(found, dict):
         raise DataError(
-            f"{path} line {line}: {str(found)[:40]!r} is no JSON object. The file must hold one "
-            "object per line."
+            f"{path} line {line}: {text[:40].decode(errors='replace')!r} is no JSON object. The "
+            "file must hold one object per line."
         )
     return found

@@ -1,8 +1,9 @@
 """Which column of a table of interactions is the user, the item and the time.
 
 A header says it. Without one the columns themselves do: by the letter that their ids begin with, by
-how many of their ids stand in the item table, by whether they look like times. What was decided
-goes into the report with its evidence; what cannot be decided is an error, never a guess.
+the published numbers of users and items, by how many of their ids stand in the item table, by
+whether they look like times. What was decided goes into the report with its evidence; what cannot
+be decided is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import polars as pl
 
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._rows import Rows, first_record, open_rows, plain_name
-from recbole_morec.convert._source import Options
+from recbole_morec.convert._source import Counts, Options
 from recbole_morec.convert._tables import find_column, need_column, without_missing
 from recbole_morec.convert._times import UNITS, parse_dates
 from recbole_morec.convert.report import Report
@@ -41,26 +42,41 @@ _ITEM_LETTERS = "iv"
 # A few items may be missing in the item table; a column of users is far from complete there.
 _MOST = 0.99
 _FEW = 0.9
+# Of users that are bare numbers, as the items are; above it the table may be that of other items.
+_HALF = 0.5
 
 
 def open_interactions(
-    path: Path, options: Options, items: pl.Series | None, report: Report, separator: str = ","
+    path: Path,
+    options: Options,
+    items: pl.Series | None,
+    report: Report,
+    published: Counts | None = None,
+    separator: str = ",",
 ) -> tuple[Rows, EventColumns]:
     """Open a table of interactions and find its columns.
 
     Args:
         path: a text file.
         options: with ``user_field``, ``item_field`` and ``time_field``, by name or, in a file
-            without a header, by number from 1.
+            without a header, by number from 1; ``header`` overrides what is found.
         items: ids of the item table, if there is one.
         report: gets the order of the columns and how it was found.
-        separator: of the file.
+        published: numbers of the data set, if they are known.
+        separator: of the file, where the options name none.
 
     Raises:
         DataError: naming the file and, where the columns cannot be told apart, the flags.
     """
+    separator = options.delimiter or separator
     first = first_record(path, separator)
-    if is_header(first) or {options.user_field, options.item_field} <= {*first}:
+    header = options.header
+    if header is None:
+        # Numbers name columns by position, even where the first row holds the same numbers.
+        given = {options.user_field, options.item_field}
+        by_name = not any(field.isdigit() for field in given - {None})
+        header = is_header(first) or (by_name and given <= {*first})
+    if header:
         rows = open_rows(path, separator=separator)
         columns = named_columns(rows, options)
         roles = {columns.user: "user", columns.item: "item", columns.time: "time"}
@@ -68,7 +84,7 @@ def open_interactions(
     else:
         names = [f"column {number}" for number in range(1, len(first) + 1)]
         rows = open_rows(path, names, separator)
-        found = _Decision(rows, first, items, options)
+        found = _Decision(rows, first, items, options, published)
         columns = EventColumns(
             found.roles["user"], found.roles["item"], found.roles.get("time"), options.time_unit
         )
@@ -83,6 +99,16 @@ def is_header(cells: Sequence[str]) -> bool:
     """Whether cells name a column of users and one of items."""
     names = {plain_name(cell) for cell in cells}
     return bool(names & {*USER_NAMES}) and bool(names & {*ITEM_NAMES})
+
+
+def names_items(cells: Sequence[str]) -> bool:
+    """Whether the first cells of an item table name its columns: one is called like an item."""
+    return any(plain_name(cell) in ITEM_NAMES for cell in cells if len(cell) > 1)
+
+
+def names_users(cell: str) -> bool:
+    """Whether the first cell of a behaviour file names the column of users."""
+    return len(cell) > 1 and plain_name(cell) in USER_NAMES
 
 
 def named_columns(rows: Rows, options: Options) -> EventColumns:
@@ -120,9 +146,17 @@ class _Column:
 class _Decision:
     """The roles of the columns of a file without a header, and the evidence for them."""
 
-    def __init__(self, rows: Rows, first: Sequence[str], items: pl.Series | None, options: Options):
+    def __init__(
+        self,
+        rows: Rows,
+        first: Sequence[str],
+        items: pl.Series | None,
+        options: Options,
+        published: Counts | None,
+    ):
         self._rows = rows
         self._items = items
+        self._published = published
         self.roles: dict[str, str] = {}
         self.evidence: list[str] = []
         for role in ("user", "item", "time"):
@@ -141,7 +175,8 @@ class _Decision:
         if not self._whole:
             self.evidence.append(f"by the first {block.height:,} rows")
         self._looks = {name: _look(block[name], items) for name in rows.columns}
-        self._reject_header(block, first)
+        if options.header is None:
+            self._reject_header(block, first)
         self._find_time()
         self._find_ids()
 
@@ -173,9 +208,15 @@ class _Decision:
         if "time" in self.roles or len(self._rows.columns) < 3:
             return
         times = [name for name in self._free() if self._looks[name].times]
+        if not times and {"user", "item"} <= {*self.roles}:
+            self.evidence.append("no column looks like times")
+            return
         if len(times) != 1:
             found = f"{' and '.join(times)} look" if times else "no column looks"
-            raise self._unclear(f"{found} like times", "--time-field")
+            flags = "--time-field"
+            if not times:
+                flags += " (where there are none, with --user-field and --item-field)"
+            raise self._unclear(f"{found} like times", flags)
         self.roles["time"] = times[0]
         self.evidence.append(f"{times[0]} looks like times")
 
@@ -189,7 +230,10 @@ class _Decision:
                     raise self._unclear(f"{' and '.join(free)} are left", f"--{other}-field")
                 self.roles[other] = free[0]
                 return
-        if not (self._by_letter(free) or self._by_items(free) or self._by_coverage(free)):
+        if self._by_letter(free):
+            return
+        self._look_at_all(free)
+        if not (self._by_published(free) or self._by_items(free)):
             flags = "--user-field and --item-field"
             if self._items is None:
                 raise self._unclear("there is no item table to compare their ids with", flags)
@@ -213,7 +257,36 @@ class _Decision:
         self.evidence.append(", ".join(said))
         return True
 
+    def _look_at_all(self, free: list[str]) -> None:
+        """Look at the ids of all rows, where only the first ones were looked at."""
+        if self._whole:
+            return
+        ids = {name: pl.Series(name, dtype=pl.String) for name in free}
+        for block in self._rows.blocks():
+            ids = {name: pl.concat([ids[name], block[name]]).unique() for name in free}
+        self._looks |= {name: _look(ids[name], self._items) for name in free}
+        self.evidence.append("ids by all rows")
+
+    def _by_published(self, free: list[str]) -> bool:
+        """Where there are exactly as many users and items as the data set has."""
+        counts = self._published
+        if counts is None or counts.users == counts.items or len(free) != 2:
+            return False
+        for user, item in (free, free[::-1]):
+            if (self._looks[user].ids, self._looks[item].ids) == (counts.users, counts.items):
+                self.roles |= {"user": user, "item": item}
+                self.evidence.append(
+                    f"{counts.items:,} ids of {item} and {counts.users:,} of {user}, as published"
+                )
+                return True
+        return False
+
     def _by_items(self, free: list[str]) -> bool:
+        """Where the ids of one column are in the item table and those of the other are not.
+
+        Bare numbers are in the table by chance, too: of a table of half of the items, numbered from
+        1, all users can be "items". There it takes a table of all items and no others.
+        """
         if self._items is None:
             return False
         share = {name: self._looks[name].known / max(1, self._looks[name].ids) for name in free}
@@ -221,20 +294,14 @@ class _Decision:
         users = [name for name in free if share[name] <= _FEW]
         if len(items) != 1 or len(users) != 1:
             return False
-        self._take(users[0], items[0])
-        return True
-
-    def _by_coverage(self, free: list[str]) -> bool:
-        """Where all ids of both columns are items: that which holds every item."""
-        if self._items is None or not self._whole or len(free) != 2:
+        (user,), (item,) = users, items
+        complete = (
+            self._looks[item].ids == self._looks[item].known == self._items.drop_nulls().n_unique()
+        )
+        numbers = self._looks[user].letter == self._looks[item].letter == ""
+        if numbers and not (complete and share[user] <= _HALF):
             return False
-        total = self._items.n_unique()
-        items = [name for name in free if self._looks[name].known == total]
-        users = [name for name in free if self._looks[name].known < total]
-        if len(items) != 1 or self._looks[items[0]].ids > total:
-            return False
-        self._take(users[0], items[0])
-        self.evidence.append(f"{items[0]} holds every item of the table")
+        self._take(user, item)
         return True
 
     def _take(self, user: str, item: str) -> None:

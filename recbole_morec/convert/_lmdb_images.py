@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ class LmdbImages(ImageSource):
     def __init__(self, path: Path):
         super().__init__(path)
         stored: list[str] = []
-        with self._open() as (environment, transaction):
+        with self._open() as transaction:
             for key in transaction.cursor().iternext(values=False):
                 name = _decoded(key)
                 if name is None:
@@ -46,7 +48,6 @@ class LmdbImages(ImageSource):
                 elif key not in (_LIST, _COUNT):
                     stored.append(name)
             listed = transaction.get(_LIST)
-            self._state = f"{environment.info()['last_txnid']}:{environment.stat()['entries']}"
         self._names = stored + self._lost(listed, stored)
 
     def _lost(self, listed: bytes | None, stored: list[str]) -> list[str]:
@@ -66,19 +67,30 @@ class LmdbImages(ImageSource):
         return self._names
 
     def fingerprint(self, name: str) -> str:
-        """Return the number of the last change to the LMDB."""
-        return self._state
+        """Return length and checksum of the record; the first call reads all records once.
+
+        Nothing cheaper tells two LMDBs with the same keys apart.
+        """
+        return self._checksums.get(name.encode(), "no record")
+
+    @cached_property
+    def _checksums(self) -> dict[bytes, str]:
+        with self._open(buffers=True) as transaction:
+            return {
+                bytes(key): f"{len(value)}:{zlib.crc32(value):08x}"
+                for key, value in transaction.cursor()
+            }
 
     def stream(self, names: Collection[str]) -> Iterator[tuple[str, Payload]]:
         """Read records in the order of the keys."""
         wanted = set(names)
-        with self._open() as (_, transaction):
+        with self._open() as transaction:
             for name in self._names:
                 if name in wanted:
                     yield name, _payload(transaction.get(name.encode()))
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[Any, Any]]:
+    def _open(self, buffers: bool = False) -> Iterator[Any]:
         try:
             import lmdb
         except ImportError:
@@ -93,8 +105,8 @@ class LmdbImages(ImageSource):
                 readahead=False,
             ) as environment:  # fmt: skip
                 self._check_length(environment, self.path / "data.mdb" if folder else self.path)
-                with environment.begin() as transaction:
-                    yield environment, transaction
+                with environment.begin(buffers=buffers) as transaction:
+                    yield transaction
         except lmdb.Error as error:
             raise DataError(f"{self.path}: the LMDB cannot be read ({error}).") from None
 

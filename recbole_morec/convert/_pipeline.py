@@ -34,7 +34,7 @@ from recbole_morec.convert.report import Report
 from recbole_morec.data.atomic import ContentTable, write_content
 from recbole_morec.data.by_user import Numbering
 from recbole_morec.data.event_log import EventLog
-from recbole_morec.errors import DataError
+from recbole_morec.errors import DataError, counted
 
 _SHOWN = 5
 
@@ -192,7 +192,8 @@ class _Plan:
         if self.image_folder.exists() and self.options.image.form == "store":
             kept = f" The images packed so far are kept in {self.image_folder} for the next try."
         raise DataError(
-            f"{self.options.input}: {len(without):,} items have no usable image ({listed}"
+            f"{self.options.input}: {counted(len(without), 'item has', 'items have')} no usable "
+            f"image ({listed}"
             f"{'; ...' if without[_SHOWN:] else ''}). Add or repair them, or choose with "
             f"--bad-images what becomes of these items.{kept}"
         )
@@ -223,8 +224,9 @@ def _write_content(
 ) -> None:
     if report.items_without_content:
         report.notes.append(
-            f"{report.items_without_content} items with interactions have no row in the content "
-            "file; models that read content stop at them unless missing_content: blank is set."
+            f"{counted(report.items_without_content, 'item')} with interactions, but no row in the "
+            "content file; models that read content stop at them unless missing_content: blank is "
+            "set."
         )
     if images:
         content.fields[IMAGE_FIELD] = "image"
@@ -232,13 +234,13 @@ def _write_content(
         bare = content.columns[IMAGE_FIELD].count(None)
         if bare and bad == "mean":
             report.notes.append(
-                f"{bare} items of the content file have no usable image; they are read as grey "
+                f"{counted(bare, 'item')} of the content file without a usable image; read as grey "
                 "(missing_content: blank, as --bad-images mean asked for)."
             )
         elif bare:
             report.notes.append(
-                f"{bare} items of the content file have no usable image; models that read images "
-                "stop at them unless missing_content: blank is set."
+                f"{counted(bare, 'item')} of the content file without a usable image; models that "
+                "read images stop at them unless missing_content: blank is set."
             )
     if report.bad_images:
         report.notes.append(

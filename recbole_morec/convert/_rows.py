@@ -13,15 +13,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recbole_morec.data._atomic_lines import check_utf8, decode_line, wrong_columns
+from recbole_morec.data._atomic_lines import check_text, check_utf8, decode_line, wrong_columns
 from recbole_morec.data.atomic import CONTENT_TYPES, INTER_TYPES, read_content, read_header
 from recbole_morec.data.line_blocks import line_blocks
 from recbole_morec.errors import DataError
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
-_SEPARATORS = ",\t;|"
-_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "bar": "|"}
+
+_NAMES = {separator: name for name, separator in SEPARATORS.items()}
 _BLOCK = 1 << 17
 _READ = 1 << 24
 
@@ -221,9 +222,7 @@ class ContentRows(Rows):
 
 
 def _open_text(path: Path, names: Sequence[str] | None, separator: str | None = None) -> Rows:
-    with path.open("rb") as file:
-        first = decode_line(file.readline(_READ), path, 1).removeprefix("\ufeff").rstrip("\r\n")
-        more = bool(file.read(1))
+    first, more = _first_line(path)
     if not first.strip():
         raise DataError(
             f"{path}: {'line 1' if more else 'the file'} is empty. The first line "
@@ -234,11 +233,12 @@ def _open_text(path: Path, names: Sequence[str] | None, separator: str | None = 
                 else "is the first row; this kind of file has no header."
             )
         )
-    separator = separator or max(_SEPARATORS, key=first.count)
-    if separator not in first:
+    if separator is None:
+        separator = find_separator(path)
+    elif separator not in first:
         raise DataError(
-            f'{path} line 1: "{first[:80]}" has no separator. The first line names the columns, '
-            "separated by comma, tab, semicolon or bar."
+            f'{path} line 1: "{first[:80]}" has no {_NAMES[separator]}, which separates the '
+            "columns. Choose another one with --separator."
         )
     form = f"{_NAMES[separator]}-separated" + ("" if names is None else ", no header")
     header = names is None
@@ -267,22 +267,28 @@ def _open_text(path: Path, names: Sequence[str] | None, separator: str | None = 
             raise error from None
 
 
-def first_cells(path: Path, count: int = 1) -> list[list[str]]:
-    """The cells of the first ``count`` lines of a text file, for looking at its layout.
+def find_separator(path: Path) -> str:
+    """The separator of a text file: that which is most often in its first line.
 
     Raises:
-        DataError: the lines are no UTF-8 text, or have no separator.
+        DataError: there is none.
     """
-    cells = []
+    first, _ = _first_line(path)
+    separator = max(_NAMES, key=first.count)
+    if separator not in first:
+        raise DataError(
+            f'{path} line 1: "{first[:80]}" has no separator. The first line names the columns, '
+            "separated by comma, tab, semicolon or bar."
+        )
+    return separator
+
+
+def _first_line(path: Path) -> tuple[str, bool]:
+    """The first line of a text file, and whether there are more."""
+    check_text(path)
     with path.open("rb") as file:
-        for number in range(1, count + 1):
-            line = file.readline(_READ)
-            if not line:
-                break
-            text = decode_line(line, path, number).removeprefix("\ufeff").rstrip("\r\n")
-            separator = max(_SEPARATORS, key=text.count)
-            cells.append([cell.strip('"') for cell in text.split(separator)])
-    return cells
+        first = decode_line(file.readline(_READ), path, 1).removeprefix("\ufeff").rstrip("\r\n")
+        return first, bool(file.read(1))
 
 
 def first_record(path: Path, separator: str) -> list[str]:
@@ -291,6 +297,7 @@ def first_record(path: Path, separator: str) -> list[str]:
     Raises:
         DataError: naming file and line.
     """
+    check_text(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             return next(csv.reader(file, delimiter=separator, strict=True), [])

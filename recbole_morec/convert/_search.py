@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recbole_morec.convert._find_images import name_in
 from recbole_morec.convert._images import SUFFIXES
+from recbole_morec.convert._output import REPORT_FILE
 from recbole_morec.convert._source import Options
 from recbole_morec.errors import DataError, suggest
 
@@ -17,12 +18,19 @@ _SHOWN = 10
 
 
 def files_below(folder: Path, depth: int = _DEPTH) -> list[Path]:
-    """Files of a folder and its subfolders down to a depth, without images, in a fixed order."""
+    """Files of a folder and its subfolders down to a depth, without images, in a fixed order.
+
+    What a conversion wrote into a subfolder, or left in a hidden one, is no source.
+    """
     found: list[Path] = []
     for place, folders, names in os.walk(folder):
         if len(Path(place).relative_to(folder).parts) >= depth:
             folders.clear()
-        folders.sort()
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and not Path(place, name, REPORT_FILE).exists()
+        ]
         found += [Path(place, name) for name in names if not name.lower().endswith(SUFFIXES)]
     return sorted(found, key=lambda path: (len(path.parts), path))
 

@@ -12,7 +12,7 @@ from recbole_morec.convert._encode_image import ENCODINGS, RESIZINGS
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._filters import Filters
 from recbole_morec.convert._images import ImageFiles
-from recbole_morec.convert._rows import Rows
+from recbole_morec.convert._rows import SEPARATORS, Rows
 from recbole_morec.convert._tables import Table
 from recbole_morec.convert._times import UNITS
 from recbole_morec.errors import ConfigError, suggest
@@ -20,6 +20,11 @@ from recbole_morec.errors import ConfigError, suggest
 FORMS = ("store", "copy", "link")
 BAD_IMAGES = ("text_only", "mean", "drop", "error")
 LANGUAGES = ("en", "zh")
+# Choices that some sources do not read; each module of a source names those that it does.
+CHOICES = (
+    *("interactions", "items", "images", "variant", "user_field", "item_field", "time_field"),
+    *("time_unit", "language", "separator", "header"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Options:
         interactions, items, images: files and folder, relative to ``input``; default found.
         user_field, item_field, time_field: columns; default found.
         time_unit: unit of the times, where it should not be guessed.
+        separator: of the tables that are text, by name or itself; default found.
+        header: whether the first line of these tables names the columns; default found.
         language: of the texts that are read, where a source has them in several; default English.
         overwrite: replace an earlier conversion, if nobody has changed its folder since.
         filters: which interactions are dropped.
@@ -92,6 +99,8 @@ class Options:
     item_field: str | None = None
     time_field: str | None = None
     time_unit: str | None = None
+    separator: str | None = None
+    header: bool | None = None
     language: str | None = None
     overwrite: bool = False
     filters: Filters = field(default_factory=Filters)
@@ -129,6 +138,12 @@ class Options:
                 f'--time-unit: unknown unit "{self.time_unit}".{suggest(self.time_unit, UNITS)} '
                 f"Use one of {', '.join(UNITS)}."
             )
+        known = (*SEPARATORS, *SEPARATORS.values(), "\\t", None)
+        if self.separator not in known:
+            problems.append(
+                f'--separator: unknown "{self.separator}".{suggest(self.separator, SEPARATORS)} '
+                f"Use one of {', '.join(SEPARATORS)}, or the character."
+            )
         if self.language is not None and self.language not in LANGUAGES:
             problems.append(
                 f'--language: unknown language "{self.language}". Use one of '
@@ -141,6 +156,13 @@ class Options:
             )
         if problems:
             raise ConfigError(problems)
+
+    @property
+    def delimiter(self) -> str | None:
+        """The character that separates columns, if it was given."""
+        if self.separator == "\\t":  # as a shell hands it over
+            return "\t"
+        return SEPARATORS.get(self.separator, self.separator)
 
     @property
     def dataset_name(self) -> str:

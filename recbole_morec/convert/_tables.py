@@ -107,11 +107,13 @@ def given_file(folder: Path, given: str, flag: str) -> Path:
     """Return the file that the user named, relative to ``folder`` or to the current folder.
 
     Raises:
-        DataError: it is not there.
+        DataError: it is not there, or a folder.
     """
     for path in (folder / given, Path(given)):
         if path.is_file():
             return path
+        if path.is_dir():
+            raise DataError(f"{flag}: {path} is a folder; name a file in it.")
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     held = ", ".join(names[:10]) + (", ..." if names[10:] else "")
     raise DataError(
@@ -177,6 +179,7 @@ def need_column(rows: Rows, role: str, given: str | None, names: Sequence[str], 
         raise DataError(
             f"{rows.path}: no column looks like the {role}; the columns are "
             f"{', '.join(rows.columns)}. Name it with {flag}. If the first line already is data, "
-            "put a line with the names of the columns above it."
+            "give --no-header and the numbers of the columns, or put a line with the names of the "
+            "columns above it."
         )
     return found

@@ -28,7 +28,7 @@ _DATES = (
     "%Y/%m/%d",
 )
 _ZONED = "%Y-%m-%d %H:%M:%S%.f%z"
-# As the official MIND release writes them.
+# As the official MIND release writes them; elsewhere the day may come first.
 _AMERICAN = "%m/%d/%Y %I:%M:%S %p"
 # More than this share of unreadable times is no slip of a few rows but another way of writing.
 _MAX_UNREAD = 0.01
@@ -45,11 +45,13 @@ class TimeColumn:
         where: file and column, for messages.
         unit: unit of the numbers, one of :data:`UNITS`, where the user knows it: then they are not
             looked at.
+        american: whether 11/12/2019 9:05:58 AM, with the month first, is known to be meant.
     """
 
-    def __init__(self, where: str, unit: str | None = None):
+    def __init__(self, where: str, unit: str | None = None, american: bool = False):
         self._where = where
         self._unit = unit
+        self._american = american
         self._form: str | None = None
         self._values = 0
         self._unread = 0
@@ -141,7 +143,7 @@ class TimeColumn:
         return times
 
     def _dates(self, text: pl.Series) -> pl.Series:
-        micro = parse_dates(text)
+        micro = parse_dates(text, self._american)
         if self._values == self._unread and not micro.count():
             example = short(text.drop_nulls()[0])
             raise DataError(
@@ -158,13 +160,18 @@ class TimeColumn:
                 self._unread_examples.append(value)
 
 
-def parse_dates(text: pl.Series) -> pl.Series:
-    """Microseconds since 1970 (UTC where no zone is given), null where no format fits."""
+def parse_dates(text: pl.Series, american: bool = False) -> pl.Series:
+    """Microseconds since 1970 (UTC where no zone is given), null where no format fits.
+
+    Args:
+        text: String values.
+        american: whether the month comes first in 11/12/2019 9:05:58 AM.
+    """
     frame = text.str.replace(r"^(\d{4}-\d\d-\d\d)T", "${1} ").str.replace(r" ?(Z|UTC)$", "+0000")
     frame = frame.alias("text").to_frame()
     plain = [
         pl.col("text").str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us")
-        for form in (*_DATES, _AMERICAN)
+        for form in (*_DATES, *([_AMERICAN] if american else []))
     ]
     zoned = pl.col("text").str.to_datetime(_ZONED, time_unit="us", strict=False).dt.epoch("us")
     return frame.select(pl.coalesce(*plain, zoned)).to_series()

@@ -30,7 +30,12 @@ from recbole_morec.convert._search import choose_variant, files_below, the_file
 from recbole_morec.convert._source import Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, table_of
 from recbole_morec.convert.report import Report
-from recbole_morec.errors import DataError, suggest
+from recbole_morec.errors import DataError, counted, suggest
+
+READS = (
+    *("interactions", "items", "images", "variant"),
+    *("user_field", "item_field", "time_field", "time_unit"),
+)
 
 # Reviews per category of the 2018 release, as its page lists them ("complete review data"). The
 # 2023 page rounds its counts, so that they cannot be compared to the last digit.
@@ -128,7 +133,7 @@ def find(options: Options, report: Report) -> Source:
     reviews, metas = _tables(options.input)
     if options.interactions is not None:
         path = given_file(options.input, options.interactions, "--interactions")
-        name = _stem(path)
+        name = choose_variant([_stem(path)], options, "reviews")
     else:
         name = choose_variant(reviews, options, "reviews such as Office_Products.jsonl.gz")
         path = the_file(reviews[name], "--interactions")
@@ -191,7 +196,11 @@ def _open_reviews(
     _note_left_out(path, first, keys, report)
     report.detected["release"] = str(release.year)
     report.detected["columns"] = f"user {user}, item {item}, time {time}, by name"
-    return release, JsonRows(path, fields), EventColumns(user, item, time, options.time_unit)
+    return (
+        release,
+        JsonRows(path, fields, ids=(user, item)),
+        EventColumns(user, item, time, options.time_unit),
+    )
 
 
 def _key(path: Path, first: dict[str, object], key: str, flag: str) -> str:
@@ -216,10 +225,16 @@ def _open_items(
         return None
     first = first_object(path)
     product = _key(path, first, release.product, "--items")
-    rows = JsonRows(path, {"item": product, **release.texts}, _JOINED)
+    rows = JsonRows(path, {"item": product, **release.texts}, _JOINED, ids=("item",))
     _note_left_out(path, first, [product, *release.texts.values()], report)
     report.detected["items"] = f"{name_in(path, options.input)} ({rows.form}; item {product})"
-    return table_of(rows)
+    table = table_of(rows)
+    if rows.halves:
+        report.notes.append(
+            f"{path.name}: {counted(rows.halves, 'half of a character', 'halves of characters')} "
+            "(lone surrogates, as a cut emoji leaves) in the texts became U+FFFD."
+        )
+    return table
 
 
 def _note_left_out(

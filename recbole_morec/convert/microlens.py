@@ -14,7 +14,6 @@ found there by public readers of these files.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import polars as pl
@@ -22,8 +21,8 @@ import polars as pl
 from recbole_morec.convert._behaviours import open_behaviours
 from recbole_morec.convert._find_images import find_images, name_in
 from recbole_morec.convert._first_cell import FirstCellRows
-from recbole_morec.convert._layout import open_interactions
-from recbole_morec.convert._rows import LineRows, Rows, open_rows
+from recbole_morec.convert._layout import names_items, open_interactions
+from recbole_morec.convert._rows import LineRows, Rows, open_rows, plain_name
 from recbole_morec.convert._search import (
     by_variant,
     choose_variant,
@@ -38,6 +37,10 @@ from recbole_morec.data._atomic_lines import decode_line
 
 CITATION = (
     "Ni et al., A Content-Driven Micro-Video Recommendation Dataset at Scale (arXiv 2309.15379)"
+)
+READS = (
+    *("interactions", "items", "images", "variant", "language"),
+    *("user_field", "item_field", "time_field", "time_unit", "separator", "header"),
 )
 # 100K and 1M: Table 1 of arXiv 2309.15379. 50K came later than the paper; counted in the released
 # files (50,000 users, 19,220 videos, 359,708 pairs) by several of its public readers.
@@ -69,11 +72,11 @@ def find(options: Options, report: Report) -> Source:
     report.detected["data set"] = name
     items = _open_items(options, files, name, report)
     if path.suffix.lower() == ".tsv":
-        rows, columns = open_behaviours(path, report)
+        rows, columns = open_behaviours(path, options, report)
         report.notes.append(f"{path.name} has no timestamps; the order of a user's items counts.")
     else:
         ids = None if items is None else without_missing(items.frame["item"])
-        rows, columns = open_interactions(path, options, ids, report)
+        rows, columns = open_interactions(path, options, ids, report, PUBLISHED.get(name))
     report.detected["interactions"] = f"{name_in(path, options.input)} ({rows.form})"
     folders = (path.parent, options.input, path.parent.parent)
     return Source(
@@ -113,7 +116,7 @@ def _open_items(options: Options, files: list[Path], name: str, report: Report) 
     if path is None:
         report.detected["items"] = "no table"
     else:
-        table = table_of(_title_rows(path))
+        table = table_of(_title_rows(path, options))
         table.frame = table.frame.rename(
             dict(zip(table.frame.columns[:2], ("item", "title"), strict=True))
         )
@@ -122,12 +125,14 @@ def _open_items(options: Options, files: list[Path], name: str, report: Report) 
     return table
 
 
-def _title_rows(path: Path) -> Rows:
+def _title_rows(path: Path, options: Options) -> Rows:
+    separator = options.delimiter or ","
     with path.open("rb") as file:
-        first = decode_line(file.readline(), path, 1).removeprefix("\ufeff").strip()
-    if re.fullmatch(r'"?(item|videoid|item_id|video_id)"?,\s*"?(title|titles)"?', first.lower()):
-        return open_rows(path, separator=",")
-    return FirstCellRows(path, unquote=True)
+        first = decode_line(file.readline(), path, 1).removeprefix("\ufeff")
+    cells = [plain_name(cell) for cell in first.split(separator)]
+    if options.header or (names_items(cells[:1]) and cells[1:] in (["title"], ["titles"])):
+        return open_rows(path, separator=separator)
+    return FirstCellRows(path, separator=separator, unquote=True)
 
 
 def _add_counters(table: Table, files: list[Path], report: Report) -> None:

@@ -14,7 +14,8 @@ What becomes an interaction:
 1. The history of a user's first impression (earliest time; of equal times the first line, train
    before dev before test). It has no times of its own: the last of its n news is set one second
    before that impression, the one before two seconds, the oldest n seconds. So they come first, in
-   their order. The histories of his later impressions repeat it and are not read again.
+   their order. The histories of his later impressions are not read again; what stands in them
+   alone is counted.
 2. Every clicked news of every impression, at the time of the impression. Clicks of one impression
    share their time and keep the order in which they are listed.
 
@@ -42,9 +43,10 @@ from recbole_morec.convert.report import Report
 from recbole_morec.data.event_log import is_missing
 from recbole_morec.data.line_blocks import Block, line_blocks
 from recbole_morec.data.tokens import NONE, TokenNumbers
-from recbole_morec.errors import DataError
+from recbole_morec.errors import DataError, counted
 
 CITATION = "Wu et al., MIND: A Large-scale Dataset for News Recommendation, ACL 2020"
+READS = ("images", "variant")
 # introduction.md: 1 million users, of which the small version samples 50,000 (for each of its two
 # splits; together they have more).
 PUBLISHED = {
@@ -81,8 +83,15 @@ def find(options: Options, report: Report) -> Source:
     )
     if rows.unlabelled:
         report.notes.append(
-            f"{rows.unlabelled:,} news shown have no label (-0 or -1), as in the test split; they "
-            "are no clicks."
+            f"{counted(rows.unlabelled, 'news shown has', 'news shown have')} no label (-0 or -1), "
+            "as in the test split: no click."
+        )
+    if rows.only_later:
+        pairs, users = rows.only_later
+        report.notes.append(
+            f"Only later histories hold {counted(pairs, 'news', 'news')} of "
+            f"{counted(users, 'user')}: not in the first one, and not clicked in an impression. "
+            "When they were read is not known; they are no interactions."
         )
     items = _open_news(options, splits, report)
     return Source(
@@ -133,6 +142,8 @@ class ImpressionRows(Rows):
     Attributes:
         users: number of users.
         unlabelled: news shown without a label.
+        only_later: news (once per user) that stand in later histories alone, and their users;
+            ``None`` if there are none.
         times: how the times are written.
     """
 
@@ -142,12 +153,14 @@ class ImpressionRows(Rows):
         self._paths = list(paths)
         self._parts: list[tuple[int, Path, LineNumbers]] = []
         self.unlabelled = 0
-        self._first = self._first_impressions()
+        self._first, users, first_history = self._first_impressions()
+        self.users = len(users)
+        self.only_later = self._count_later(users, first_history)
 
     def blocks(self) -> Iterator[pl.DataFrame]:
         self._parts = []
         rows = impression = 0
-        times = TimeColumn("behaviors.tsv")
+        times = TimeColumn("behaviors.tsv", american=True)
         for path in self._paths:
             lines = LineNumbers()
             self._parts.append((rows, path, lines))
@@ -169,10 +182,9 @@ class ImpressionRows(Rows):
         frame = block.frame
         count = frame.height
         time = times.read(frame["time"])
-        is_first = np.isin(np.arange(before, before + count), self._first, assume_unique=True)
+        is_first = self._is_first(before, count)
         history = _words(frame["history"].set(pl.Series(~is_first), None))
-        shown = _words(frame["impressions"])
-        clicks = shown.list.eval(pl.element().filter(pl.element().str.ends_with("-1")).str.head(-2))
+        clicks = _clicks(frame)
         old, new = _lengths(history), _lengths(clicks)
         lines.add(block.line, old + new)
         line = np.concatenate([np.repeat(np.arange(count), old), np.repeat(np.arange(count), new)])
@@ -191,13 +203,58 @@ class ImpressionRows(Rows):
             }
         )
 
-    def _first_impressions(self) -> np.ndarray:
-        """Numbers of the impressions, from 0 over all files, that are their user's first."""
+    def _is_first(self, before: int, count: int) -> np.ndarray:
+        """Which of some impressions are their user's first (bool)."""
+        return np.isin(np.arange(before, before + count), self._first, assume_unique=True)
+
+    def _count_later(
+        self, users: TokenNumbers, first_history: np.ndarray
+    ) -> tuple[int, int] | None:
+        """Count what stands in later histories alone; takes 8 bytes per interaction.
+
+        Args:
+            users: their numbers.
+            first_history: checksum of the first history by user; most later ones are the same.
+        """
+        items = TokenNumbers()
+        kept: list[np.ndarray] = []
+        later: list[np.ndarray] = []
+
+        def pairs(user: np.ndarray, lists: pl.Series, rows: np.ndarray) -> np.ndarray:
+            lists = lists.filter(pl.Series(rows))
+            lengths = _lengths(lists)
+            item = items.number(_exploded(lists, lengths)).astype(np.int64)
+            return np.repeat(user[rows], lengths) << 32 | item
+
+        impression = 0
+        for path in self._paths:
+            for block in _blocks(path):
+                frame = block.frame
+                user = users.number(without_missing(frame["user"])).astype(np.int64)
+                named = user != NONE
+                is_first = self._is_first(impression, frame.height)
+                impression += frame.height
+                other = named & ~is_first
+                other[other] = _checksums(frame)[other] != first_history[user[other]]
+                history = _words(frame["history"])
+                kept.append(pairs(user, history, is_first))
+                kept.append(pairs(user, _clicks(frame), named))
+                later.append(pairs(user, history, other))
+        alone = np.setdiff1d(np.concatenate(later), np.concatenate(kept))
+        return (len(alone), len(np.unique(alone >> 32))) if len(alone) else None
+
+    def _first_impressions(self) -> tuple[np.ndarray, TokenNumbers, np.ndarray]:
+        """Find the impressions that are their user's first.
+
+        Returns:
+            Their numbers, from 0 over all files; the users; by user, a checksum of its history.
+        """
         users = TokenNumbers()
         best = np.full(1024, _NO_TIME, dtype=np.int64)
         row = np.full(1024, -1, dtype=np.int64)
+        history = np.zeros(1024, dtype=np.uint64)
         impression = 0
-        times = TimeColumn(f"{self._paths[0].name} column 3")
+        times = TimeColumn(f"{self._paths[0].name} column 3", american=True)
         starts: list[tuple[int, Path]] = []
         for path in self._paths:
             starts.append((impression, path))
@@ -209,6 +266,7 @@ class ImpressionRows(Rows):
                 while len(users) > len(best):
                     best = np.append(best, np.full(len(best), _NO_TIME, dtype=np.int64))
                     row = np.append(row, np.full(len(row), -1, dtype=np.int64))
+                    history = np.append(history, np.zeros_like(history))
                 here = np.flatnonzero(numbers != NONE)
                 # Of each user of this block the earliest impression, of equal times the first.
                 order = here[np.lexsort((here, time[here], numbers[here]))]
@@ -218,6 +276,7 @@ class ImpressionRows(Rows):
                 better = (time[first] < best[number]) | (row[number] < 0)
                 best[number[better]] = time[first[better]]
                 row[number[better]] = impression + first[better]
+                history[number[better]] = _checksums(frame)[first[better]]
                 shown = frame["impressions"].fill_null("")
                 self.unlabelled += int(
                     shown.str.count_matches(r"\S+").sum()
@@ -232,12 +291,20 @@ class ImpressionRows(Rows):
             return f"{path} line {row - start + 1}"
 
         self.times = times.finish(place)
-        self.users = len(users)
-        return np.sort(row[: len(users)])
+        return np.sort(row[: len(users)]), users, history
 
 
 def _blocks(path: Path) -> Iterator[Block]:
     return line_blocks(path, _BEHAVIOURS, header=False)
+
+
+def _checksums(frame: pl.DataFrame) -> np.ndarray:
+    return frame["history"].fill_null("").hash().to_numpy()
+
+
+def _clicks(frame: pl.DataFrame) -> pl.Series:
+    clicked = pl.element().filter(pl.element().str.ends_with("-1")).str.head(-2)
+    return _words(frame["impressions"]).list.eval(clicked)
 
 
 def _words(text: pl.Series) -> pl.Series:

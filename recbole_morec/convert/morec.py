@@ -26,12 +26,13 @@ from recbole_morec.convert._source import Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, table_of
 from recbole_morec.convert.report import Report
 from recbole_morec.data._atomic_lines import decode_line
-from recbole_morec.errors import DataError
+from recbole_morec.errors import DataError, counted
 
 CITATION = (
     "Yuan et al., Where to Go Next for Recommender Systems? ID- vs. Modality-based Recommender "
     "Models Revisited, SIGIR 2023 (arXiv 2303.13835)"
 )
+READS = ("interactions", "items", "images", "variant")
 # Table 1 of the paper rounds its counts, so that they cannot be compared to the last digit.
 # hm_50w_items.tsv is in the repository and has 86,733 lines.
 PUBLISHED = {"MIND": Counts(), "HM": Counts(items=86_733), "Bili": Counts()}
@@ -62,7 +63,7 @@ def find(options: Options, report: Report) -> Source:
     report.detected["data set"] = name
     if name in _ROUNDED:
         report.detected["published, rounded"] = f"{_ROUNDED[name]} (Table 1 of the paper)"
-    rows, columns = open_behaviours(path, report)
+    rows, columns = open_behaviours(path, options, report)
     report.detected["interactions"] = f"{name_in(path, options.input)} ({rows.form})"
     items = _open_items(options, _named(files, "items").get(name, []), name, report)
     folders = (path.parent, options.input, path.parent.parent)
@@ -70,8 +71,8 @@ def find(options: Options, report: Report) -> Source:
     images = find_images(options, report, folders, names)
     if items is not None and images is None and items.frame.width == 1:
         report.notes.append(
-            f"{items.path.name} lists {items.frame.height:,} items without any text, and there "
-            "are no images: there is nothing to write about them."
+            f"{items.path.name} lists {counted(items.frame.height, 'item')} without any text, and "
+            "there are no images: there is nothing to write about them."
         )
         items = None
     return Source(

@@ -22,7 +22,7 @@ import polars as pl
 from recbole_morec.convert._behaviours import open_behaviours
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._find_images import find_images, name_in
-from recbole_morec.convert._layout import open_interactions
+from recbole_morec.convert._layout import names_items, open_interactions
 from recbole_morec.convert._rows import Rows, first_record, open_rows
 from recbole_morec.convert._search import (
     by_variant,
@@ -39,6 +39,10 @@ from recbole_morec.errors import DataError
 CITATION = (
     "Zhang et al., NineRec: A Benchmark Dataset Suite for Evaluating Transferable Recommendation, "
     "TPAMI 2024 (arXiv 2309.07705)"
+)
+READS = (
+    *("interactions", "items", "images", "variant", "language"),
+    *("user_field", "item_field", "time_field", "time_unit", "separator", "header"),
 )
 # assets/NineRec_figure1.png of westlake-repl/NineRec.
 PUBLISHED = {
@@ -88,7 +92,9 @@ def find(options: Options, report: Report) -> Source:
     near = the_file((pairs.get(name) or []) or behaviours[name], "--interactions").parent
     table = _open_items(options, items.get(name, []), files, report)
     ids = None if table is None else without_missing(table.frame["item"])
-    rows, columns = _open_rows(pairs.get(name, []), behaviours.get(name, []), ids, options, report)
+    rows, columns = _open_rows(
+        pairs.get(name, []), behaviours.get(name, []), ids, options, report, PUBLISHED.get(name)
+    )
     report.detected["interactions"] = f"{name_in(rows.path, options.input)} ({rows.form})"
     covers = [f"{name}_cover"]
     if name in _SOURCES:
@@ -122,21 +128,22 @@ def _open_rows(
     items: pl.Series | None,
     options: Options,
     report: Report,
+    published: Counts | None,
 ) -> tuple[Rows, EventColumns]:
     """Pairs with times are best; then behaviours, which are in time order; then bare pairs."""
     if pairs:
         path = the_file(pairs, "--interactions")
-        if len(first_record(path, ",")) > 2 or not behaviours:
+        if len(first_record(path, options.delimiter or ",")) > 2 or not behaviours:
             if behaviours:
                 report.notes.append(
                     f"{path.name} has timestamps and is read; {behaviours[0].name} is not."
                 )
-            return open_interactions(path, options, items, report)
+            return open_interactions(path, options, items, report, published)
         report.notes.append(
             f"{path.name} has no timestamps: {behaviours[0].name} is read, which has the items of "
             "a user in time order."
         )
-    return open_behaviours(the_file(behaviours, "--interactions"), report)
+    return open_behaviours(the_file(behaviours, "--interactions"), options, report)
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -154,9 +161,12 @@ def _open_items(
     else:
         report.detected["items"] = "no table"
         return None
-    count = len(first_record(path, ","))
-    names = [f"column {number}" for number in range(1, count + 1)]
-    table = table_of(open_rows(path, names, ","))
+    separator = options.delimiter or ","
+    first = first_record(path, separator)
+    header = options.header or names_items(first)
+    numbered = [f"column {number}" for number in range(1, len(first) + 1)]
+    table = table_of(open_rows(path, None if header else numbered, separator))
+    names = table.frame.columns
     item = _id_column(table.frame, path)
     kept = {item: "item"}
     shares = {}
@@ -177,20 +187,23 @@ def _open_items(
 
 
 def _id_column(frame: pl.DataFrame, path: Path) -> str:
-    """The column of ids; a saved index (0, 1, 2, ... or 1, 2, 3, ...) before it is none."""
+    """The column of ids; a saved index (0, 1, 2, ... or 1, 2, 3, ...) before it is none.
+
+    Rows may be repeated; the first one of an item counts.
+    """
     fitting = [
         name
         for name in frame.columns
         if frame[name].str.strip_chars().str.contains(_ID).fill_null(False).all()
-        and frame[name].is_unique().all()
+        and 2 * frame[name].n_unique() > frame.height
     ]
     if not fitting:
         raise DataError(
-            f"{path}: no column holds ids, each once (v123 or 123). The first column of an item "
+            f"{path}: no column holds ids (v123 or 123). The first column of an item "
             "file is the item's id, the others are its texts."
         )
     if len(fitting) > 1:
-        numbers = frame[fitting[0]].cast(pl.Int64, strict=False)
+        numbers = frame[fitting[0]].cast(pl.Int64, strict=False).unique(maintain_order=True)
         if numbers.null_count() == 0 and (numbers.diff().drop_nulls() == 1).all():
             return fitting[1]
     return fitting[0]

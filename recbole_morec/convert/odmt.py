@@ -28,6 +28,7 @@ CITATION = (
     "Ji et al., Online Distillation-enhanced Multi-modal Transformer for Sequential "
     "Recommendation, ACM MM 2023 (arXiv 2308.04067)"
 )
+READS = ("interactions", "items", "images", "variant")
 # As a reader of the paper reports them; the repository gives no numbers, nor any of Arts, Office.
 PUBLISHED = {
     "KS_10wu": Counts(100_000, 19_683, 687_487),
@@ -65,7 +66,7 @@ def find(options: Options, report: Report) -> Source:
     name = choose_variant(histories, options, "10wu_ks_pairs.tsv, hm_pick_users_5W.tsv or the like")
     path = the_file(histories[name], "--interactions")
     report.detected["data set"] = name
-    rows, columns = open_behaviours(path, report)
+    rows, columns = open_behaviours(path, options, report)
     report.detected["interactions"] = f"{name_in(path, options.input)} ({rows.form})"
     items = _open_items(options, path.parent / texts[name], report)
     return Source(

@@ -31,6 +31,10 @@ CITATION = (
     "Cheng et al., An Image Dataset for Benchmarking Recommender Systems with Raw Pixels, SDM 2024 "
     "(arXiv 2309.06789)"
 )
+READS = (
+    *("interactions", "items", "images", "variant"),
+    *("user_field", "item_field", "time_field", "time_unit", "separator", "header"),
+)
 # README (50K) and doc/pre.pdf p. 13 of westlake-repl/PixelRec.
 PUBLISHED = {
     "PixelRec50K": Counts(50_000, 82_865, 989_494),
@@ -50,7 +54,7 @@ def find(options: Options, report: Report) -> Source:
     Raises:
         DataError: there are no interactions, or several sets; a column is missing.
     """
-    interactions, infos = _tables(options.input)
+    interactions, infos = _tables(options.input, options.delimiter or ",")
     if options.interactions is not None:
         path = given_file(options.input, options.interactions, "--interactions")
         name = known_variant(options.variant, PUBLISHED) or _variant(path)
@@ -63,7 +67,7 @@ def find(options: Options, report: Report) -> Source:
     report.detected["data set"] = name
     items = _open_items(options, infos, name, report)
     ids = None if items is None else items.frame["item_id"]
-    rows, columns = open_interactions(path, options, ids, report)
+    rows, columns = open_interactions(path, options, ids, report, PUBLISHED.get(name))
     report.detected["interactions"] = f"{name_in(path, options.input)} ({rows.form})"
     near = [options.input, path.parent, path.parent.parent, *([items.path.parent] if items else [])]
     texts = ("title", "tag", "description")
@@ -82,14 +86,14 @@ def find(options: Options, report: Report) -> Source:
     )
 
 
-def _tables(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+def _tables(folder: Path, separator: str) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Interactions and item information by data set; told apart by their headers."""
     interactions: dict[str, list[Path]] = {}
     infos: dict[str, list[Path]] = {}
     for path in files_below(folder):
         if path.suffix.lower() != ".csv":
             continue
-        header = first_record(path, ",")
+        header = first_record(path, separator)
         if {plain_name(cell) for cell in header} & _INFO:
             infos.setdefault(_variant(path), []).append(path)
         elif is_header(header) or re.match(r"pixel|interaction", path.stem.lower()):
@@ -120,7 +124,7 @@ def _open_items(
                 f"No item information belongs to {name} (found {held}). Name it with --items."
             )
         return None
-    table = table_of(open_rows(path, separator=","))
+    table = table_of(open_rows(path, separator=options.delimiter or ","))
     column = need_column(table.rows, "item", None, ("item_id", "item"), "--items")
     table.frame = table.frame.rename({column: "item_id"})
     report.detected["items"] = f"{name_in(path, options.input)} ({table.form})"

@@ -14,6 +14,7 @@ import polars as pl
 from recbole_morec.errors import DataError, suggest
 
 _CHUNK_BYTES = 1 << 25
+_START_BYTES = 1 << 16
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _UNESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
@@ -57,7 +58,35 @@ def decode_line(raw: bytes, path: Path, line: int) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        check_text(path)
         raise DataError(_not_utf8(path, line, raw, error)) from None
+
+
+def check_text(path: Path) -> None:
+    """Raise a DataError if a file begins as UTF-16 or has the line ends of old Macs."""
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+    if encoding := _utf16(start):
+        raise DataError(
+            f"{path}: the file is UTF-16, but UTF-8 is read. Convert it: "
+            f"iconv -f {encoding} -t UTF-8 OLD > NEW."
+        )
+    if b"\r" in start and b"\n" not in start:
+        raise DataError(
+            f"{path}: the lines end with bare carriage returns, as on old Macs. Convert it: "
+            "tr '\\r' '\\n' < OLD > NEW."
+        )
+
+
+def _utf16(start: bytes) -> str | None:
+    """The name of the UTF-16 that a text begins in: a mark, or NUL bytes at every second place."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    pairs = start[: min(len(start), 32) & ~1]
+    for high, low, name in ((1, 0, "UTF-16LE"), (0, 1, "UTF-16BE")):
+        if len(pairs) > 2 and not any(pairs[high::2]) and all(pairs[low::2]):
+            return name
+    return None
 
 
 def _not_utf8(path: Path, line: int, raw: bytes, error: UnicodeDecodeError) -> str:

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 import polars as pl
 
-from recbole_morec.data._atomic_lines import check_chunk_utf8, wrong_columns
+from recbole_morec.data._atomic_lines import check_chunk_utf8, check_text, wrong_columns
 from recbole_morec.errors import DataError
 
 BLOCK_BYTES = 1 << 25
@@ -55,8 +55,8 @@ def line_blocks(
         header: whether the first line is no row.
 
     Raises:
-        DataError: naming file and line: not UTF-8, a NUL byte, another number of fields, an empty
-            line between others, a line of more than 64 MiB.
+        DataError: naming file and line: not UTF-8, bare carriage returns, a NUL byte, another
+            number of fields, an empty line between others, a line of more than 64 MiB.
     """
     return prefetched(_read(path, list(names), separator, header))
 
@@ -71,6 +71,7 @@ def prefetched(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def _read(path: Path, names: list[str], separator: str, header: bool) -> Iterator[Block]:
+    check_text(path)
     row, line = 0, 1
     blank: int | None = None
     with path.open("rb") as file:
