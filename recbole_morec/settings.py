@@ -96,7 +96,14 @@ class MultimodalSettings(_Settings):
     attn_dropout_prob: Share
     hidden_act: Literal["gelu", "relu", "swish", "tanh", "sigmoid"]
     layer_norm_eps: Rate
+    attention_bias: bool
+    initializer: Literal["normal", "xavier_normal"]
     initializer_range: Rate
+    hidden_multiplier: Positive
+    output_layer: bool | None
+    kernel_size: Positive
+    block_num: Positive
+    dilations: list[Positive]
     objective: str
     reduction: Literal["sum", "mean"] | None
     negatives: Positive

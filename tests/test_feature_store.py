@@ -207,7 +207,7 @@ def test_every_sequential_model_takes_stored_vectors(shop, tmp_path, model, user
     flags = ["--item_encoder=features", "--features=vectors.npy", f"--user_encoder={user_encoder}"]
     metrics = train(shop, tmp_path, *flags, model=model)
     # 40 items, 10 of the user's colour, 7 of those seen: it sees the colour, or has 5 / 33.
-    assert metrics["recall@5"] > 0.5
+    assert metrics["recall@5"] > 0.4
 
 
 def test_all_formats_give_the_same_numbers(shop, tmp_path):

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from recbole_morec.objectives import next_item
+from recbole_morec.objectives.bce import BCE
 from recbole_morec.objectives.bpr import BPR
 from recbole_morec.objectives.in_batch import InBatch
 
@@ -71,7 +73,7 @@ def test_in_batch_equals_one_column_per_slot(states, vectors, batch, mask_own):
     ours, theirs = [
         torch.autograd.functional.vjp(loss, (states, vectors))
         for loss in (
-            lambda s, v: objective(s, v, batch),
+            lambda s, v: objective(s, next_item(batch), v, batch),
             lambda s, v: published_in_batch(s, v, batch, mask_own),
         )
     ]
@@ -81,10 +83,10 @@ def test_in_batch_equals_one_column_per_slot(states, vectors, batch, mask_own):
 
 
 def test_popularity_correction_is_an_exponent(states, vectors, batch):
-    none = InBatch(popularity_correction=0.0)(states, vectors, batch)
+    none = InBatch(popularity_correction=0.0)(states, next_item(batch), vectors, batch)
     flat = dict(batch, log_popularity=torch.zeros(6))
-    assert none.item() == pytest.approx(InBatch()(states, vectors, flat).item())
-    assert none.item() != pytest.approx(InBatch()(states, vectors, batch).item())
+    assert none.item() == pytest.approx(InBatch()(states, next_item(flat), vectors, flat).item())
+    assert none.item() != pytest.approx(InBatch()(states, next_item(batch), vectors, batch).item())
 
 
 def test_items_outside_all_slots_are_no_negatives(states, vectors, batch):
@@ -93,8 +95,10 @@ def test_items_outside_all_slots_are_no_negatives(states, vectors, batch):
     wider["content"] = {"items": torch.arange(1, 8)}
     wider["slot_count"] = torch.cat([batch["slot_count"], torch.zeros(1)])
     wider["log_popularity"] = torch.cat([batch["log_popularity"], torch.zeros(1)])
-    with_extra = InBatch()(states, extra, wider)
-    assert with_extra.item() == pytest.approx(InBatch()(states, vectors, batch).item())
+    with_extra = InBatch()(states, next_item(wider), extra, wider)
+    assert with_extra.item() == pytest.approx(
+        InBatch()(states, next_item(batch), vectors, batch).item()
+    )
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -108,9 +112,28 @@ def test_bpr_by_hand(states, vectors, batch, reduction):
             total -= math.log(torch.sigmoid(margin).item() + 1e-8)
             count += 1
     expected = total / (3 if reduction == "sum" else count)
-    assert BPR(reduction=reduction)(states, vectors, batch).item() == pytest.approx(expected)
+    assert BPR(reduction=reduction)(
+        states, next_item(batch), vectors, batch
+    ).item() == pytest.approx(expected)
 
 
 def test_published_reductions():
     assert BPR().reduction == "sum"
     assert InBatch().reduction == "mean"
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_bce_adds_the_means_of_positives_and_negatives(batch, states, vectors, reduction):
+    seq, negatives = batch["item_seq"], batch["negative_index"]
+    terms = []
+    for b in range(3):
+        for t in range(3):
+            if seq[b, t] == 0:
+                continue
+            positive = states[b, t] @ vectors[seq[b, t + 1]]
+            negative = states[b, t] @ vectors[negatives[b, t, 0]]
+            terms.append(F.softplus(-positive) + F.softplus(negative))
+    expected = sum(terms) / (3 if reduction == "sum" else 6)
+    loss = BCE(reduction=reduction)(states, next_item(batch), vectors, batch)
+    assert loss.item() == pytest.approx(expected.item())
+    assert BCE().reduction == "mean"

@@ -74,11 +74,12 @@ class MultimodalSequential(SequentialRecommender):
             user=batch["user"],
             mode="train",
         )
+        positions = self.user_encoder.predicts(batch)
         if len(item_seq) == 0:
             # A process without rows still takes part in every collective, with zero gradients.
             nothing = sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
-            return self.objective(history.vectors, vectors, batch) + nothing
-        return self.objective(self.user_encoder(history), vectors, batch)
+            return self.objective(history.vectors, positions, vectors, batch) + nothing
+        return self.objective(self.user_encoder(history), positions, vectors, batch)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """RecBole's scores of all items, flattened ``[B * N]`` (histories padded on the right)."""

@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from recbole_morec.registry import Registry
 
 OBJECTIVES = Registry("objective", "objective")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The M positions of a batch that a user encoder predicts from.
+
+    Args:
+        row: window of each position ``[M]``.
+        slot: slot of the state that predicts ``[M]``.
+        label: row of ``[zero; item vectors]`` that holds its target ``[M]``.
+        negatives: like ``label``, of its negatives ``[M, K]``; ``None`` where none were drawn.
+    """
+
+    row: Tensor
+    slot: Tensor
+    label: Tensor
+    negatives: Tensor | None
+
+
+def next_item(batch: dict[str, Any]) -> Positions:
+    """Every slot of a window predicts the item of the next slot.
+
+    Args:
+        batch: see ``recbole_morec.data.batches``.
+    """
+    mask = batch["mask"]
+    row, slot = torch.nonzero(mask[:, 1:] & mask[:, :-1], as_tuple=True)
+    negatives = batch.get("negative_index")
+    return Positions(
+        row,
+        slot,
+        batch["item_index"][row, slot + 1],
+        None if negatives is None else negatives[row, slot],
+    )
 
 
 class Objective(nn.Module, ABC):
@@ -39,16 +75,27 @@ class Objective(nn.Module, ABC):
         """Build it from the settings."""
 
     @abstractmethod
-    def terms(self, states: Tensor, vectors: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Return the loss terms ``[M]`` of this process's M real positions, unreduced.
+    def terms(
+        self, h: Tensor, positions: Positions, vectors: Tensor, batch: dict[str, Any]
+    ) -> Tensor:
+        """Return the loss terms ``[M]`` of this process's M positions, unreduced.
 
         Args:
-            states: user states ``[B, L, d]`` at the input slots.
+            h: the states that predict, ``[M, d]``.
+            positions: what they predict.
             vectors: ``[1 + n, d]``: a zero row for padding, then the batch's distinct items.
             batch: see ``recbole_morec.data.batches``.
         """
 
-    def forward(self, states: Tensor, vectors: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Return this process's share of the batch loss, a scalar."""
+    def forward(
+        self, states: Tensor, positions: Positions, vectors: Tensor, batch: dict[str, Any]
+    ) -> Tensor:
+        """Return this process's share of the batch loss, a scalar.
+
+        Args:
+            states: user states ``[B, S, d]``.
+            positions, vectors, batch: see :meth:`terms`.
+        """
         count = batch["global_rows"] if self.reduction == "sum" else batch["global_terms"]
-        return self.terms(states, vectors, batch).sum() / max(int(count), 1)
+        h = states[positions.row, positions.slot]
+        return self.terms(h, positions, vectors, batch).sum() / max(int(count), 1)

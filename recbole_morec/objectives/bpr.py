@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_morec.objectives.base import OBJECTIVES, Objective
+from recbole_morec.objectives.base import OBJECTIVES, Objective, Positions
 
 
 @OBJECTIVES.register("bpr")
@@ -33,10 +33,9 @@ class BPR(Objective):
     def from_config(cls, config: Any) -> BPR:
         return cls(config["negatives"], config["reduction"])
 
-    def terms(self, states: Tensor, vectors: Tensor, batch: dict[str, Any]) -> Tensor:
-        real = batch["mask"][:, 1:] & batch["mask"][:, :-1]  # [B, L]
-        h = states[real]  # [M, d]
-        positive = vectors[batch["item_index"][:, 1:][real]]  # [M, d]
-        negative = vectors[batch["negative_index"][real]]  # [M, K, d]
-        margin = (h * positive).sum(-1, keepdim=True) - torch.einsum("md,mkd->mk", h, negative)
-        return -torch.log(torch.sigmoid(margin) + self._EPSILON).mean(-1)
+    def terms(
+        self, h: Tensor, positions: Positions, vectors: Tensor, batch: dict[str, Any]
+    ) -> Tensor:
+        positive = (h * vectors[positions.label]).sum(-1, keepdim=True)  # [M, 1]
+        negative = torch.einsum("md,mkd->mk", h, vectors[positions.negatives])  # [M, K]
+        return -torch.log(torch.sigmoid(positive - negative) + self._EPSILON).mean(-1)

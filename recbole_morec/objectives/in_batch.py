@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_morec import parallel
-from recbole_morec.objectives.base import OBJECTIVES, Objective
+from recbole_morec.objectives.base import OBJECTIVES, Objective, Positions
 
 
 @OBJECTIVES.register("in_batch")
@@ -55,7 +55,9 @@ class InBatch(Objective):
             config["reduction"],
         )
 
-    def terms(self, states: Tensor, vectors: Tensor, batch: dict[str, Any]) -> Tensor:
+    def terms(
+        self, h: Tensor, positions: Positions, vectors: Tensor, batch: dict[str, Any]
+    ) -> Tensor:
         columns = vectors[1:]  # [n, d]
         items, bias = batch["content"]["items"], self._column_bias(batch)
         first = 0  # column of this process's first item
@@ -65,14 +67,12 @@ class InBatch(Objective):
             bias = parallel.gather_rows(bias, sizes)
             first = sum(sizes[: parallel.rank()])
 
-        row, slot = torch.nonzero(batch["mask"][:, 1:] & batch["mask"][:, :-1], as_tuple=True)
-        label = batch["item_index"][row, slot + 1] - 1  # [M]
-        h = states[row, slot]  # [M, d]
+        label = positions.label - 1  # [M]
         log_p = batch["log_popularity"][label]
         own = (h * vectors[1:][label]).sum(-1) - self.popularity_correction * log_p  # [M]
         logits = h @ columns.T + bias  # [M, n]
         if self.mask_own_history:
-            barred = _own_items(batch["item_seq"], items)[row]  # [M, n]
+            barred = _own_items(batch["item_seq"], items)[positions.row]  # [M, n]
             logits = logits.masked_fill(barred, float("-inf"))
             # The label's own slot is never barred, and it is a single slot.
             logits = logits.scatter(1, label[:, None] + first, own[:, None].to(logits.dtype))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from recbole_morec.objectives.base import Positions, next_item
 from recbole_morec.registry import Registry
 
 USER_ENCODERS = Registry("user encoder", "user_encoder")
@@ -51,6 +52,14 @@ class UserEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, history: History) -> Tensor:
         """Return states ``[B, L, d]``; the state at slot t may read slots 0..t only."""
+
+    def predicts(self, batch: dict[str, Any]) -> Positions:
+        """What the states of a training batch predict; those of a causal encoder the next item.
+
+        Args:
+            batch: see ``recbole_morec.data.batches``.
+        """
+        return next_item(batch)
 
     @property
     def transferable(self) -> bool:

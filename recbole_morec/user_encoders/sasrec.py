@@ -1,8 +1,12 @@
-"""SASRec (Kang & McAuley, ICDM 2018), as PixelRec (SDM 2024) runs it on item vectors.
+"""SASRec (Kang & McAuley, ICDM 2018), as PixelRec, IDvs.MoRec and NineRec run it on item vectors.
 
 ``x_t = Dropout(LN(e_t + p_t))``, then n post-LN blocks of causal multi-head self-attention and a
 position-wise feed-forward network. The position index counts slots from the left edge, so that the
 newest item always stands at position L - 1.
+
+PixelRec: biases in the attention, GELU, eps 1e-12, weights from N(0, 0.02). IDvs.MoRec and NineRec:
+no biases in the attention, ReLU, eps 1e-6, Xavier-normal weights (``attention_bias: False``,
+``hidden_act: relu``, ``layer_norm_eps: 1e-6``, ``initializer: xavier_normal``).
 
 Differences from the authors' code: masked keys get the lowest finite float instead of -1e9 (equal
 after the softmax); slots at padding hold zeros instead of an encoded blank image (never read by a
@@ -30,8 +34,10 @@ class SASRec(UserEncoder):
         max_length: L, number of slots.
         n_layers, n_heads, inner_size, hidden_dropout_prob, attn_dropout_prob, hidden_act,
             layer_norm_eps: as in RecBole's ``TransformerEncoder``.
-        initializer_range: standard deviation of the normal that linear and position weights are
-            drawn from; biases start at 0.
+        attention_bias: biases in the four projections of the attention.
+        initializer: ``normal`` or ``xavier_normal``, of linear and position weights; biases start
+            at 0.
+        initializer_range: standard deviation of ``normal``.
 
     Raises:
         ConfigError: ``dim`` is not a multiple of ``n_heads``.
@@ -49,6 +55,8 @@ class SASRec(UserEncoder):
         attn_dropout_prob: float = 0.1,
         hidden_act: str = "gelu",
         layer_norm_eps: float = 1e-12,
+        attention_bias: bool = True,
+        initializer: str = "normal",
         initializer_range: float = 0.02,
     ):
         super().__init__()
@@ -57,6 +65,7 @@ class SASRec(UserEncoder):
                 f"embedding_size={dim} cannot be split over n_heads={n_heads} attention heads; "
                 f"choose a multiple of {n_heads}."
             )
+        self.initializer = initializer
         self.initializer_range = initializer_range
         self.positions = nn.Embedding(max_length, dim)
         self.norm = nn.LayerNorm(dim, eps=layer_norm_eps)
@@ -71,6 +80,10 @@ class SASRec(UserEncoder):
             hidden_act=hidden_act,
             layer_norm_eps=layer_norm_eps,
         )
+        if not attention_bias:
+            for layer in self.layers.layer:
+                for name in ("query", "key", "value", "dense"):
+                    setattr(layer.multi_head_attention, name, nn.Linear(dim, dim, bias=False))
         self.apply(self._init_weights)
 
     @classmethod
@@ -85,6 +98,8 @@ class SASRec(UserEncoder):
             attn_dropout_prob=config["attn_dropout_prob"],
             hidden_act=config["hidden_act"],
             layer_norm_eps=config["layer_norm_eps"],
+            attention_bias=config["attention_bias"],
+            initializer=config["initializer"],
             initializer_range=config["initializer_range"],
         )
 
@@ -106,6 +121,9 @@ class SASRec(UserEncoder):
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.initializer_range)
+            if self.initializer == "xavier_normal":
+                nn.init.xavier_normal_(module.weight)
+            else:
+                nn.init.normal_(module.weight, std=self.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

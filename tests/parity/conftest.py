@@ -1,0 +1,79 @@
+"""Golden tensors of the published implementations, and how ours are compared with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+HERE = Path(__file__).parent / "goldens"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--goldens", type=Path, default=HERE, help="folder of golden tensors")
+
+
+class Golden:
+    """One golden: what was fed to a published model, its weights, and what came out.
+
+    Args:
+        folder: of all goldens.
+        name: such as ``pixelrec/sasrec``.
+    """
+
+    def __init__(self, folder: Path, name: str):
+        self.facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        self.sizes = self.facts["hyper_parameters"]
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+            self._arrays = {key: arrays[key] for key in arrays}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
+    def tensor(self, key: str) -> Tensor:
+        """An array; numbers as float64, the precision of the published results."""
+        found = torch.from_numpy(self._arrays[key])
+        return found.double() if found.is_floating_point() else found
+
+    def state(self, names: dict[str, str]) -> dict[str, Tensor]:
+        """Weights under our names: every pair of a published prefix and ours."""
+        state = {}
+        for key in self._arrays:
+            for theirs, ours in names.items():
+                if key.startswith(f"param/{theirs}"):
+                    state[ours + key.removeprefix(f"param/{theirs}")] = self.tensor(key)
+                    break
+        return state
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Published parameter name -> norm of its gradient, without those that are zero."""
+        zero = set(self.facts.get("numerically_zero_gradients", []))
+        pairs = zip(self._arrays["grad_norm_names"], self._arrays["grad_norm_values"], strict=True)
+        return {str(name): float(value) for name, value in pairs if str(name) not in zero}
+
+
+@pytest.fixture
+def golden(request):
+    folder = request.config.getoption("--goldens")
+
+    def load(name: str) -> Golden:
+        if not (folder / f"{name}.npz").exists():
+            pytest.skip(f"{folder} has no {name}")
+        return Golden(folder, name)
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def close(ours: Tensor, theirs: Tensor, relative: float = 1e-9, absolute: float = 1e-9) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=relative, atol=absolute)
