@@ -42,7 +42,7 @@ ROWS = {
         {
             **OURS,
             **POSTER,
-            **COSINE,
+            "mixed_precision": "bf16",
             "image_size": 160,
             "train_layers": "last_1",
             "encoder_learning_rate": 3e-4,
