@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from recbole_morec.convert._find_images import name_in
 from recbole_morec.convert._images import SUFFIXES
 from recbole_morec.convert._output import REPORT_FILE
 from recbole_morec.convert._source import Options
+from recbole_morec.convert._tables import given_file
+from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError, suggest
 
 _DEPTH = 2
@@ -36,19 +38,20 @@ def files_below(folder: Path, depth: int = _DEPTH) -> list[Path]:
 
 
 def by_variant(
-    files: Iterable[Path], pattern: str, variant: Callable[[re.Match[str]], str | None]
+    files: Iterable[Path], pattern: str, published: Iterable[str]
 ) -> dict[str, list[Path]]:
     """Sort files whose whole name matches a pattern (in any case) by data set.
 
     Args:
         files: to look at.
-        pattern: of the file name.
-        variant: the data set of a match; ``None`` = none that is known.
+        pattern: of the file name; its group ``name`` is the data set.
+        published: names of the data sets that are known, in the usual spelling.
     """
+    known = {name.lower(): name for name in published}
     found: dict[str, list[Path]] = {}
     for path in files:
         match = re.fullmatch(pattern, path.name, re.IGNORECASE)
-        name = variant(match) if match else None
+        name = known.get(match["name"].lower()) if match else None
         if name is not None:
             found.setdefault(name, []).append(path)
     return found
@@ -99,6 +102,20 @@ def the_file(files: Sequence[Path], flag: str) -> Path:
             f"Several files fit: {', '.join(str(path) for path in files)}. Choose one with {flag}."
         )
     return files[0]
+
+
+def item_file(options: Options, named: Sequence[Path], report: Report) -> Path | None:
+    """The item table: the given one, or the one that was found; ``None`` and said so if neither.
+
+    Raises:
+        DataError: the given file is not there, or several were found.
+    """
+    if options.items is not None:
+        return given_file(options.input, options.items, "--items")
+    if named:
+        return the_file(named, "--items")
+    report.detected["items"] = "no table"
+    return None
 
 
 def known_variant(given: str | None, known: Mapping[str, object] | Sequence[str]) -> str | None:

@@ -21,10 +21,10 @@ FORMS = ("store", "copy", "link")
 BAD_IMAGES = ("text_only", "mean", "drop", "error")
 LANGUAGES = ("en", "zh")
 # Choices that some sources do not read; each module of a source names those that it does.
-CHOICES = (
-    *("interactions", "items", "images", "variant", "user_field", "item_field", "time_field"),
-    *("time_unit", "language", "separator", "header"),
-)
+FILES = ("interactions", "items", "images")
+COLUMNS = ("user_field", "item_field", "time_field", "time_unit")
+DIALECT = ("separator", "header")
+CHOICES = (*FILES, "variant", *COLUMNS, "language", *DIALECT)
 
 
 @dataclass(frozen=True)

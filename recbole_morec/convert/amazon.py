@@ -26,16 +26,13 @@ from pathlib import Path
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._find_images import find_images, name_in
 from recbole_morec.convert._json_lines import SUFFIXES, JsonRows, first_object
-from recbole_morec.convert._search import choose_variant, files_below, the_file
-from recbole_morec.convert._source import Counts, Options, Source
+from recbole_morec.convert._search import choose_variant, files_below, item_file, the_file
+from recbole_morec.convert._source import COLUMNS, FILES, Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, table_of
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError, counted, suggest
 
-READS = (
-    *("interactions", "items", "images", "variant"),
-    *("user_field", "item_field", "time_field", "time_unit"),
-)
+READS = (*FILES, "variant", *COLUMNS)
 
 # Reviews per category of the 2018 release, as its page lists them ("complete review data"). The
 # 2023 page rounds its counts, so that they cannot be compared to the last digit.
@@ -215,12 +212,8 @@ def _key(path: Path, first: dict[str, object], key: str, flag: str) -> str:
 def _open_items(
     options: Options, named: list[Path], release: _Release, report: Report
 ) -> Table | None:
-    if options.items is not None:
-        path = given_file(options.input, options.items, "--items")
-    elif named:
-        path = the_file(named, "--items")
-    else:
-        report.detected["items"] = "no table"
+    path = item_file(options, named, report)
+    if path is None:
         report.notes.append("No metadata (meta_<category>.json or .jsonl) was found.")
         return None
     first = first_object(path)

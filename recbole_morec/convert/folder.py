@@ -22,15 +22,12 @@ from recbole_morec.convert._layout import (
 )
 from recbole_morec.convert._pipeline import convert_source
 from recbole_morec.convert._rows import Rows, find_separator, first_record, open_rows
-from recbole_morec.convert._source import Options, Source
+from recbole_morec.convert._source import COLUMNS, DIALECT, FILES, Options, Source
 from recbole_morec.convert._tables import Table, find_file, need_column, table_of, without_missing
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError
 
-READS = (
-    *("interactions", "items", "images"),
-    *("user_field", "item_field", "time_field", "time_unit", "separator", "header"),
-)
+READS = (*FILES, *COLUMNS, *DIALECT)
 
 _PREFIX = r"(.*[_-])?"
 _INTERACTION_FILES = re.compile(

@@ -27,10 +27,11 @@ from recbole_morec.convert._search import (
     by_variant,
     choose_variant,
     files_below,
+    item_file,
     known_variant,
     the_file,
 )
-from recbole_morec.convert._source import Counts, Options, Source
+from recbole_morec.convert._source import COLUMNS, DIALECT, FILES, Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, table_of, without_missing
 from recbole_morec.convert.report import Report
 from recbole_morec.data._atomic_lines import decode_line
@@ -38,10 +39,7 @@ from recbole_morec.data._atomic_lines import decode_line
 CITATION = (
     "Ni et al., A Content-Driven Micro-Video Recommendation Dataset at Scale (arXiv 2309.15379)"
 )
-READS = (
-    *("interactions", "items", "images", "variant", "language"),
-    *("user_field", "item_field", "time_field", "time_unit", "separator", "header"),
-)
+READS = (*FILES, "variant", "language", *COLUMNS, *DIALECT)
 # 100K and 1M: Table 1 of arXiv 2309.15379. 50K came later than the paper; counted in the released
 # files (50,000 users, 19,220 videos, 359,708 pairs) by several of its public readers.
 PUBLISHED = {
@@ -93,35 +91,24 @@ def find(options: Options, report: Report) -> Source:
 
 
 def _named(files: list[Path], ending: str) -> dict[str, list[Path]]:
-    known = {name.lower(): name for name in PUBLISHED}
-    return by_variant(
-        files,
-        rf"{_NAME}_{ending}",
-        lambda match: known.get(match["name"].lower()),
-    )
+    return by_variant(files, rf"{_NAME}_{ending}", PUBLISHED)
 
 
 def _open_items(options: Options, files: list[Path], name: str, report: Report) -> Table | None:
-    if options.items is not None:
-        path = given_file(options.input, options.items, "--items")
-    else:
-        titles = _named(files, r"titles?(_[a-z]+)?\.csv").get(name, [])
-        wanted = options.language or "en"
-        path = next((each for each in titles if each.stem.endswith(f"_{wanted}")), None)
-        if path is None and titles:
-            path = the_file(titles, "--items")
-            if options.language is not None:
-                report.notes.append(f"There are no titles in {wanted}; {path.name} is read.")
-    table = None
+    titles = _named(files, r"titles?(_[a-z]+)?\.csv").get(name, [])
+    wanted = options.language or "en"
+    in_wanted = [path for path in titles if path.stem.endswith(f"_{wanted}")]
+    path = item_file(options, in_wanted[:1] or titles, report)
     if path is None:
-        report.detected["items"] = "no table"
-    else:
-        table = table_of(_title_rows(path, options))
-        table.frame = table.frame.rename(
-            dict(zip(table.frame.columns[:2], ("item", "title"), strict=True))
-        )
-        report.detected["items"] = f"{name_in(path, options.input)} ({table.form})"
-        _add_counters(table, _named(files, r"likes_and_views\.txt").get(name, []), report)
+        return None
+    if options.items is None and options.language is not None and not in_wanted:
+        report.notes.append(f"There are no titles in {wanted}; {path.name} is read.")
+    table = table_of(_title_rows(path, options))
+    table.frame = table.frame.rename(
+        dict(zip(table.frame.columns[:2], ("item", "title"), strict=True))
+    )
+    report.detected["items"] = f"{name_in(path, options.input)} ({table.form})"
+    _add_counters(table, _named(files, r"likes_and_views\.txt").get(name, []), report)
     return table
 
 

@@ -19,10 +19,11 @@ from recbole_morec.convert._search import (
     by_variant,
     choose_variant,
     files_below,
+    item_file,
     known_variant,
     the_file,
 )
-from recbole_morec.convert._source import Counts, Options, Source
+from recbole_morec.convert._source import FILES, Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, table_of
 from recbole_morec.convert.report import Report
 from recbole_morec.data._atomic_lines import decode_line
@@ -32,7 +33,7 @@ CITATION = (
     "Yuan et al., Where to Go Next for Recommender Systems? ID- vs. Modality-based Recommender "
     "Models Revisited, SIGIR 2023 (arXiv 2303.13835)"
 )
-READS = ("interactions", "items", "images", "variant")
+READS = (*FILES, "variant")
 # Table 1 of the paper rounds its counts, so that they cannot be compared to the last digit.
 # hm_50w_items.tsv is in the repository and has 86,733 lines.
 PUBLISHED = {"MIND": Counts(), "HM": Counts(items=86_733), "Bili": Counts()}
@@ -89,19 +90,12 @@ def find(options: Options, report: Report) -> Source:
 
 
 def _named(files: list[Path], ending: str) -> dict[str, list[Path]]:
-    known = {name.lower(): name for name in PUBLISHED}
-    return by_variant(
-        files, rf"(?P<name>mind|hm|bili)_(.*_)?{ending}\.tsv", lambda m: known[m["name"].lower()]
-    )
+    return by_variant(files, rf"(?P<name>mind|hm|bili)_(.*_)?{ending}\.tsv", PUBLISHED)
 
 
 def _open_items(options: Options, named: list[Path], name: str, report: Report) -> Table | None:
-    if options.items is not None:
-        path = given_file(options.input, options.items, "--items")
-    elif named:
-        path = the_file(named, "--items")
-    else:
-        report.detected["items"] = "no table"
+    path = item_file(options, named, report)
+    if path is None:
         return None
     with path.open("rb") as file:
         count = decode_line(file.readline(), path, 1).count("\t") + 1

@@ -28,10 +28,11 @@ from recbole_morec.convert._search import (
     by_variant,
     choose_variant,
     files_below,
+    item_file,
     known_variant,
     the_file,
 )
-from recbole_morec.convert._source import Counts, Options, Source
+from recbole_morec.convert._source import COLUMNS, DIALECT, FILES, Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, table_of, without_missing
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError
@@ -40,10 +41,7 @@ CITATION = (
     "Zhang et al., NineRec: A Benchmark Dataset Suite for Evaluating Transferable Recommendation, "
     "TPAMI 2024 (arXiv 2309.07705)"
 )
-READS = (
-    *("interactions", "items", "images", "variant", "language"),
-    *("user_field", "item_field", "time_field", "time_unit", "separator", "header"),
-)
+READS = (*FILES, "variant", "language", *COLUMNS, *DIALECT)
 # assets/NineRec_figure1.png of westlake-repl/NineRec.
 PUBLISHED = {
     "Bili_2M": Counts(2_000_000, 144_146, 24_497_157),
@@ -116,10 +114,7 @@ _ENDINGS = (r"pair\.csv", r"behaviour\.tsv", r"item\.csv")
 
 
 def _named(files: list[Path], ending: str) -> dict[str, list[Path]]:
-    known = {name.lower(): name for name in PUBLISHED}
-    return by_variant(
-        files, rf"(?:Source_)?(?P<name>\w+?)_{ending}", lambda m: known.get(m["name"].lower())
-    )
+    return by_variant(files, rf"(?:Source_)?(?P<name>\w+?)_{ending}", PUBLISHED)
 
 
 def _open_rows(
@@ -152,14 +147,9 @@ def _open_rows(
 def _open_items(
     options: Options, named: list[Path], files: list[Path], report: Report
 ) -> Table | None:
-    if options.items is not None:
-        path = given_file(options.input, options.items, "--items")
-    elif named:
-        path = the_file(named, "--items")
-    elif texts := [path for path in files if path.name == "text.csv"]:
-        path = the_file(texts, "--items")
-    else:
-        report.detected["items"] = "no table"
+    texts = [path for path in files if path.name == "text.csv"]
+    path = item_file(options, named or texts, report)
+    if path is None:
         return None
     separator = options.delimiter or ","
     first = first_record(path, separator)

@@ -19,7 +19,7 @@ from recbole_morec.convert._find_images import find_images, name_in
 from recbole_morec.convert._first_cell import FirstCellRows
 from recbole_morec.convert._rows import LineRows, Rows
 from recbole_morec.convert._search import choose_variant, files_below, the_file
-from recbole_morec.convert._source import Counts, Options, Source
+from recbole_morec.convert._source import FILES, Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, table_of
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError
@@ -28,7 +28,7 @@ CITATION = (
     "Ji et al., Online Distillation-enhanced Multi-modal Transformer for Sequential "
     "Recommendation, ACM MM 2023 (arXiv 2308.04067)"
 )
-READS = ("interactions", "items", "images", "variant")
+READS = (*FILES, "variant")
 # As a reader of the paper reports them; the repository gives no numbers, nor any of Arts, Office.
 PUBLISHED = {
     "KS_10wu": Counts(100_000, 19_683, 687_487),

@@ -20,10 +20,11 @@ from recbole_morec.convert._rows import first_record, open_rows, plain_name
 from recbole_morec.convert._search import (
     choose_variant,
     files_below,
+    item_file,
     known_variant,
     the_file,
 )
-from recbole_morec.convert._source import Counts, Options, Source
+from recbole_morec.convert._source import COLUMNS, DIALECT, FILES, Counts, Options, Source
 from recbole_morec.convert._tables import Table, given_file, need_column, table_of
 from recbole_morec.convert.report import Report
 
@@ -31,10 +32,7 @@ CITATION = (
     "Cheng et al., An Image Dataset for Benchmarking Recommender Systems with Raw Pixels, SDM 2024 "
     "(arXiv 2309.06789)"
 )
-READS = (
-    *("interactions", "items", "images", "variant"),
-    *("user_field", "item_field", "time_field", "time_unit", "separator", "header"),
-)
+READS = (*FILES, "variant", *COLUMNS, *DIALECT)
 # README (50K) and doc/pre.pdf p. 13 of westlake-repl/PixelRec.
 PUBLISHED = {
     "PixelRec50K": Counts(50_000, 82_865, 989_494),
@@ -112,12 +110,9 @@ def _variant(path: Path) -> str:
 def _open_items(
     options: Options, infos: dict[str, list[Path]], name: str, report: Report
 ) -> Table | None:
-    if options.items is not None:
-        path = given_file(options.input, options.items, "--items")
-    elif name in infos or len(infos) == 1:
-        path = the_file(infos.get(name) or next(iter(infos.values())), "--items")
-    else:
-        report.detected["items"] = "no table"
+    only = next(iter(infos.values())) if len(infos) == 1 else []
+    path = item_file(options, infos.get(name) or only, report)
+    if path is None:
         if infos:
             held = ", ".join(name_in(each, options.input) for v in infos.values() for each in v)
             report.notes.append(
