@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -53,7 +53,9 @@ def check_output(output: Path, source: Path, overwrite: bool) -> None:
         )
 
 
-def fingerprints(folder: Path, without: str = "") -> dict[str, str]:
+def fingerprints(
+    folder: Path, without: str = "", known: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """SHA-256 of every file of a dataset folder but its report; of ``images/`` of the names only.
 
     Looking at names finds images that were put there, without reading every image again.
@@ -61,6 +63,7 @@ def fingerprints(folder: Path, without: str = "") -> dict[str, str]:
     Args:
         folder: the dataset folder.
         without: a subfolder to pass over.
+        known: hashes of files that need not be read again.
     """
     found: dict[str, str] = {}
     images = []
@@ -70,6 +73,8 @@ def fingerprints(folder: Path, without: str = "") -> dict[str, str]:
             continue
         if name.startswith("images/"):
             images.append(name)
+        elif known is not None and name in known:
+            found[name] = known[name]
         elif name != REPORT_FILE:
             with path.open("rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -102,7 +102,8 @@ def _fill(
         images = plan.put_images(chosen, report)
     if options.image.bad == "error":
         plan.refuse(plan.without_image(chosen, images), report)
-    write_interactions(folder / f"{report.name}.inter", found, chosen.numbering, report)
+    inter = folder / f"{report.name}.inter"
+    digest = write_interactions(inter, found, chosen.numbering, report)
     content = chosen.content
     if content is None:
         report.notes.append(
@@ -114,7 +115,7 @@ def _fill(
         plan.image_folder.rename(folder / "images")
     _compare(source.published, report)
     _write_yaml(folder / f"{report.name}.yaml", kind, source, content, options, report)
-    report.files = fingerprints(folder, without=work.name)
+    report.files = fingerprints(folder, without=work.name, known={inter.name: digest})
     (folder / REPORT_FILE).write_text(
         json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from recbole_morec.convert._image_store_writer import build_image_store
@@ -70,10 +71,7 @@ def _pack(
         files.images,
         used,
         folder,
-        encoding=image.encoding,
-        size=image.size,
-        resize=image.resize,
-        quality=image.quality,
+        **asdict(image.encoding),
         progress=progress,
     )
     report.images["bad files"] = len({bad["file"] for bad in summary.quarantine})

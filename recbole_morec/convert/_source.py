@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from recbole_morec.convert._encode_image import ENCODINGS, RESIZINGS
+from recbole_morec.convert._encode_image import Encoding
 from recbole_morec.convert._events import EventColumns
 from recbole_morec.convert._filters import Filters
 from recbole_morec.convert._images import ImageFiles
@@ -33,18 +33,14 @@ class ImageOptions:
 
     Args:
         form: one packed ``store``, or files: ``copy``, or ``link`` to make symbolic links.
-        encoding, size, resize, quality: of the store, see
-            :class:`~recbole_morec.convert._encode_image.Encoding`.
+        encoding: of the store.
         bad: of an item whose image is missing or cannot be read: ``text_only`` leaves its image
             field empty, ``mean`` does so and lets training read a grey image there, ``drop`` drops
             the item and its interactions, ``error`` stops.
     """
 
     form: str = "store"
-    encoding: str = "jpeg"
-    size: int = 256
-    resize: str = "shorter"
-    quality: int = 90
+    encoding: Encoding = field(default_factory=Encoding)
     bad: str = "text_only"
 
     def __post_init__(self) -> None:
@@ -53,16 +49,10 @@ class ImageOptions:
             f"{', '.join(known)}."
             for flag, value, known in (
                 ("--image-form", self.form, FORMS),
-                ("--image-encoding", self.encoding, ENCODINGS),
-                ("--image-resize", self.resize, RESIZINGS),
                 ("--bad-images", self.bad, BAD_IMAGES),
             )
             if value not in known
         ]
-        if self.size < 1:
-            problems.append("--image-size must be at least 1.")
-        if not 1 <= self.quality <= 100:
-            problems.append("--image-quality must be 1 to 100.")
         if problems:
             raise ConfigError(problems)
 
@@ -113,23 +103,24 @@ class Options:
 
         Args:
             input, output: folders.
-            choices: fields of this class; those of :class:`Filters` by their names; those of
-                :class:`ImageOptions` as ``image_form``, ``image_encoding``, ``image_size``,
-                ``image_resize``, ``image_quality`` and ``bad_images``.
+            choices: fields of this class; those of :class:`Filters` by their names; of the images
+                ``image_form`` and ``bad_images``, and the fields of ``Encoding`` as
+                ``image_encoding``, ``image_size``, ``image_resize`` and ``image_quality``.
 
         Raises:
             ConfigError: an unknown choice.
         """
-        filters = {f.name: choices.pop(f.name) for f in fields(Filters) if f.name in choices}
-        names = {f.name: f"image_{f.name}" for f in fields(ImageOptions)} | {"bad": "bad_images"}
-        image = {name: choices.pop(key) for name, key in names.items() if key in choices}
-        return cls(
-            Path(input),
-            Path(output),
-            filters=Filters(**filters),
-            image=ImageOptions(**image),
-            **choices,
-        )
+
+        def taken(names: dict[str, str]) -> dict[str, Any]:
+            return {name: choices.pop(key) for name, key in names.items() if key in choices}
+
+        filters = Filters(**taken({each.name: each.name for each in fields(Filters)}))
+        try:
+            how = Encoding(**taken({each.name: f"image_{each.name}" for each in fields(Encoding)}))
+        except ConfigError as error:
+            raise ConfigError([f"--image-{problem}" for problem in error.problems]) from None
+        image = ImageOptions(encoding=how, **taken({"form": "image_form", "bad": "bad_images"}))
+        return cls(Path(input), Path(output), filters=filters, image=image, **choices)
 
     def __post_init__(self) -> None:
         problems = []

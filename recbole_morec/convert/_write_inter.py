@@ -15,7 +15,7 @@ from recbole_morec.data.inter import InterWriter
 from recbole_morec.data.prepared import write_prepared
 
 
-def write_interactions(path: Path, found: Found, numbering: Numbering, report: Report) -> None:
+def write_interactions(path: Path, found: Found, numbering: Numbering, report: Report) -> str:
     """Write the text file and its prepared form beside it.
 
     Args:
@@ -23,6 +23,9 @@ def write_interactions(path: Path, found: Found, numbering: Numbering, report: R
         found: the interactions.
         numbering: which of them.
         report: gets the counts.
+
+    Returns:
+        The SHA-256 of the text file.
     """
     log = found.log
     extra = dict.fromkeys(found.extra, "float")
@@ -54,6 +57,7 @@ def write_interactions(path: Path, found: Found, numbering: Numbering, report: R
         counts.add,
     )
     counts.report(numbering, report)
+    return writer.sha256
 
 
 class _Counts:
@@ -82,7 +86,7 @@ class _Counts:
         self.tied_rows += int(tied.sum())
         self.tied_users += len(np.unique(user[tied]))
 
-        if again := block.repeats():
+        if again := block.repeats:
             self.repeated_pairs += again
             pair = block.pair
             order = np.argsort(pair, kind="stable")  # of one pair by time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,13 +32,14 @@ class UserBlock:
     time: np.ndarray
     row: np.ndarray
 
-    @property
+    @functools.cached_property
     def pair(self) -> np.ndarray:
         """One number for user and item, int64 ``[n]``."""
         if len(self.user) == 0:
             return self.user
         return (self.user - self.user[0]) * (int(self.item.max()) + 1) + self.item
 
+    @functools.cached_property
     def repeats(self) -> int:
         """Number of rows whose user and item occur in another row before."""
         pair = np.sort(self.pair)

@@ -143,7 +143,7 @@ def write_prepared(
         np.lib.format.write_array_header_1_0(file, header)
         for block in by_user(log, numbering, folder / "spill"):
             block.item.tofile(file)
-            repeats += block.repeats()
+            repeats += block.repeats
             if watch is not None:
                 watch(block)
     shutil.rmtree(folder / "spill", ignore_errors=True)
