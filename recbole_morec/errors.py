@@ -40,6 +40,12 @@ def short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
+def refused(error: OSError, place: object) -> str:
+    """Return which file the system refused, and why; ``place`` where the error names none."""
+    # numpy writes no error number when a disk is full: "180000 requested and 51200 written".
+    return f"{error.filename or place}: {error.strerror or f'{error}; is the disk full?'}"
+
+
 def counted(count: int, one: str, many: str | None = None) -> str:
     """Return ``"1 item"``, ``"2 items"``; ``many`` where it is not ``one`` and an s."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -34,7 +34,7 @@ from recbole_morec.convert.report import Report
 from recbole_morec.data.atomic import ContentTable, write_content
 from recbole_morec.data.by_user import Numbering
 from recbole_morec.data.event_log import EventLog
-from recbole_morec.errors import DataError, counted
+from recbole_morec.errors import DataError, counted, refused
 
 _SHOWN = 5
 
@@ -76,7 +76,10 @@ def convert_source(
             # Others may have put something there meanwhile.
             check_output(options.output, options.input, options.overwrite)
     except OSError as error:
-        raise _disk_error(options, error) from error
+        raise DataError(
+            f"{refused(error, options.output)}. Nothing was written to {options.output}."
+            + _kept_images(options)
+        ) from error
     return report
 
 
@@ -189,14 +192,11 @@ class _Plan:
             return
         reasons = {bad["item"]: bad["reason"] for bad in report.bad_images}
         listed = "; ".join(f"{t}: {reasons.get(t, 'no image')}" for t in without[:_SHOWN])
-        kept = ""
-        if self.image_folder.exists() and self.options.image.form == "store":
-            kept = f" The images packed so far are kept in {self.image_folder} for the next try."
         raise DataError(
             f"{self.options.input}: {counted(len(without), 'item has', 'items have')} no usable "
             f"image ({listed}"
             f"{'; ...' if without[_SHOWN:] else ''}). Add or repair them, or choose with "
-            f"--bad-images what becomes of these items.{kept}"
+            f"--bad-images what becomes of these items.{_kept_images(self.options)}"
         )
 
 
@@ -207,17 +207,12 @@ def _image_folder(options: Options) -> Path:
     return output.with_name(f".{output.name}.images")
 
 
-def _disk_error(options: Options, error: OSError) -> DataError:
-    """Say in one sentence what the system refused."""
-    # numpy writes no error number when a disk is full: "180000 requested and 51200 written".
-    reason = error.strerror or f"{error}; is the disk full?"
-    place = error.filename or options.output
+def _kept_images(options: Options) -> str:
+    """A sentence on what an unfinished image store has left, if there is one."""
     images = _image_folder(options)
-    kept = f" The images packed so far are kept in {images} for the next try."
-    return DataError(
-        f"{place}: {reason}. Nothing was written to {options.output}."
-        + (kept if os.path.exists(images) else "")
-    )
+    if not os.path.exists(images):  # Path.exists raises for names that are too long
+        return ""
+    return f" The images packed so far are kept in {images} for the next try."
 
 
 def _write_content(

@@ -30,7 +30,7 @@ from recbole_morec.data.file_sum import size_and_sum
 from recbole_morec.data.histories import Histories
 from recbole_morec.data.inter import read_inter_log
 from recbole_morec.data.tokens import TokenTable, write_tokens
-from recbole_morec.errors import DataError
+from recbole_morec.errors import DataError, refused
 
 FORMAT = 1
 FOLDER = "prepared"
@@ -197,10 +197,8 @@ def _disk_errors(inter: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # numpy writes no error number when a disk is full: "180000 requested and 51200 written".
-        reason = error.strerror or f"{error}; is the disk full?"
         raise DataError(
-            f"{error.filename or inter}: {reason}. The interactions of {inter.name} are prepared "
+            f"{refused(error, inter)}. The interactions of {inter.name} are prepared "
             "beside it; they need about 1.5 times its size there while they are made."
         ) from error
 
