@@ -156,6 +156,7 @@ def test_line_checks_across_chunks(tmp_path, monkeypatch):
         ("u\ti\tx\n\ti\t1\n", ["line 2", "'x'"]),
         ("", ["not one interaction"]),
         (b"u\ti\t1\nu\t\xff\t1\n", ["line 3", "0xff", "UTF-8"]),
+        (b"u\ti\t1\nu\tj\0\t1\n", ["line 3", "NUL"]),
     ],
 )
 def test_bad_inter_lines_are_named(tmp_path, body, parts):
@@ -163,6 +164,13 @@ def test_bad_inter_lines_are_named(tmp_path, body, parts):
     text = message(read_inter, path)
     for part in [str(path), *parts]:
         assert part in text
+
+
+def test_a_line_without_end_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 8)
+    monkeypatch.setattr(line_blocks, "LONGEST_LINE", 50)
+    path = inter_file(tmp_path, "u\ti\t1\nu\t" + "j" * 100 + "\t2\n")
+    assert "line 3: the line is longer than" in message(read_inter, path)
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,3 @@ def test_earlier_items_matter(encoder):
         changed = vectors.clone()
         changed[:, slot] = torch.randn(D)
         assert not torch.allclose(encoder(history(changed, real))[:, -1], state), slot
-
-
-def test_shapes_do_not_depend_on_the_catalogue(encoder):
-    if encoder.transferable:
-        assert all(987 not in p.shape and 988 not in p.shape for p in encoder.parameters())
