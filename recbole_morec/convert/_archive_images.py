@@ -31,6 +31,7 @@ OUTSIDE = "the name leads outside the archive"
 NO_FILE = "a link or device, not a file"
 REPEATED = "an earlier version of a member that follows again"
 
+# What zipfile, tarfile and the decompressors raise for damaged, encrypted or unknown members.
 _DAMAGE = (
     *(OSError, EOFError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile),
     *(zlib.error, lzma.LZMAError, tarfile.TarError),
