@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from recbole_morec.data.content.decoding import decode_image
+from recbole_morec.data.content.image_bytes import read_file
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -32,3 +36,7 @@ def noise_jpeg(seed: int = 0, side: int = 64) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG")
     return out.getvalue()
+
+
+def read_image(path: Path, size: int, resize: str = "squash") -> np.ndarray:
+    return decode_image(read_file(path), size, resize)

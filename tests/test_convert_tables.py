@@ -16,7 +16,8 @@ from folder_world import (
     write,
 )
 
-from recbole_morec.convert._tables import read_table
+from recbole_morec.convert._rows import open_rows
+from recbole_morec.convert._tables import table_of
 from recbole_morec.data.atomic import (
     read_content,
 )
@@ -82,7 +83,7 @@ def test_parquet_with_numeric_ids_dates_and_lists(tmp_path):
 def test_quotation_marks_that_are_text(tmp_path):
     text = 'item\ttitle\ni1\t"Heroes\ni2\tan 8" disk\ni3\t"So" what\n'
     path = write(tmp_path / "items.tsv", text)
-    table = read_table(path)
+    table = table_of(open_rows(path))
     assert table.frame["title"].to_list() == ['"Heroes', 'an 8" disk', '"So" what']
     assert "quotation marks are text" in table.form
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from image_files import BLUE, GREEN, RED, WHITE, close, halves, noise_jpeg, save
+from image_files import BLUE, GREEN, RED, WHITE, close, halves, noise_jpeg, read_image, save
 from PIL import Image, ImageFile
 
-from recbole_morec.data.content.images import BadImageError, read_image, verify_image
+from recbole_morec.data.content.images import BadImageError, verify_image
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp"])

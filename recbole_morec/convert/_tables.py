@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from recbole_morec.convert._rows import TEXT_SUFFIXES, Rows, open_rows, plain_name
+from recbole_morec.convert._rows import TEXT_SUFFIXES, Rows, plain_name
 from recbole_morec.errors import DataError, short, suggest
 
 # What programs write for a missing value. Not "nan": it is an id in some data sets.
@@ -27,7 +27,6 @@ class Table:
 
     rows: Rows
     frame: pl.DataFrame
-    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -39,15 +38,6 @@ class Table:
         return self.rows.form
 
 
-def read_table(path: Path, names: Sequence[str] | None = None) -> Table:
-    """Read a whole table; see :func:`~recbole_morec.convert._rows.open_rows`.
-
-    Raises:
-        DataError: naming file and line; there is no row.
-    """
-    return table_of(open_rows(path, names))
-
-
 def table_of(rows: Rows) -> Table:
     """Read all rows.
 
@@ -57,7 +47,7 @@ def table_of(rows: Rows) -> Table:
     frames = list(rows.blocks())
     if not frames:
         raise no_rows(rows)
-    return Table(rows, pl.concat(frames), rows.left_out)
+    return Table(rows, pl.concat(frames))
 
 
 def no_rows(rows: Rows) -> DataError:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from recbole_morec.data.histories import Histories
 from recbole_morec.evaluation.protocol import Protocol
-
-Phase = Literal["valid", "test"]
 
 
 @dataclass(frozen=True)

@@ -258,18 +258,6 @@ class ImageFolderReader:
         return str(item if self.tokens is None else self.tokens[item])
 
 
-def read_image(path: Path, size: int, resize: str = "squash") -> np.ndarray:
-    """Decode an image file; see :func:`~recbole_morec.data.content.decoding.decode_image`.
-
-    Returns:
-        uint8 ``[3, size, size]``.
-
-    Raises:
-        BadImageError: the file is missing, empty, truncated or not an image.
-    """
-    return decode_image(read_file(path), size, resize)
-
-
 def verify_image(path: Path) -> tuple[int, int]:
     """Check a file without decoding its pixels; return (width, height).
 
