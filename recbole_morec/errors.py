@@ -51,6 +51,14 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def unknown(key: str, value: object, options: Iterable[str], what: str = "value") -> str:
+    """Say that ``value`` is none of the options of a setting or flag."""
+    return (
+        f'{key}: unknown {what} "{value}".{suggest(str(value), options)} Use one of '
+        f"{', '.join(options)}."
+    )
+
+
 def suggest(word: str, options: Iterable[str]) -> str:
     """Return ``' Did you mean "x"?'`` for the closest option, or an empty string."""
     by_lower = {option.lower(): option for option in options}

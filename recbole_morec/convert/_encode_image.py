@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, __version__, features
 
 from recbole_morec.data.content.decoding import RESIZE, BadImageError, decode_rgb
-from recbole_morec.errors import ConfigError, suggest
+from recbole_morec.errors import ConfigError, unknown
 
 ENCODINGS = ("jpeg", "webp", "as_is")
 RESIZINGS = ("shorter", "squash", "crop")
@@ -40,8 +40,7 @@ class Encoding:
 
     def __post_init__(self):
         problems = [
-            f'{key}: unknown value "{value}".{suggest(str(value), options)} '
-            f"Use one of {', '.join(options)}."
+            unknown(key, value, options)
             for key, value, options in (
                 ("encoding", self.encoding, ENCODINGS),
                 ("resize", self.resize, RESIZINGS),

@@ -13,7 +13,7 @@ from recbole_morec.convert.report import Report
 from recbole_morec.data.by_user import Numbering, by_user
 from recbole_morec.data.event_log import EventLog, Events, is_missing
 from recbole_morec.data.tokens import NONE
-from recbole_morec.errors import ConfigError, DataError, suggest
+from recbole_morec.errors import ConfigError, DataError, unknown
 
 DUPLICATES = ("keep", "first", "last", "error")
 
@@ -43,10 +43,7 @@ class Filters:
     def __post_init__(self) -> None:
         problems = []
         if self.duplicates not in DUPLICATES:
-            problems.append(
-                f'--duplicates: unknown choice "{self.duplicates}".'
-                f"{suggest(self.duplicates, DUPLICATES)} Use one of {', '.join(DUPLICATES)}."
-            )
+            problems.append(unknown("--duplicates", self.duplicates, DUPLICATES, "choice"))
         for name in ("min_user_inter", "min_item_inter", "last_n"):
             if getattr(self, name) < 0:
                 problems.append(f"--{name.replace('_', '-')} cannot be negative.")

@@ -43,7 +43,7 @@ from recbole_morec.data.content.image_store import (
     manifest_sha256,
 )
 from recbole_morec.data.content.images import usable_cpus
-from recbole_morec.errors import ConfigError, DataError, suggest
+from recbole_morec.errors import ConfigError, DataError, unknown
 
 ON_BAD = ("leave_out", "error")
 SEGMENT_IMAGES = 4096  # a kill costs the work on one segment at most
@@ -129,10 +129,7 @@ def build_image_store(
     """
     how = Encoding(encoding, size, resize, quality)
     if on_bad not in ON_BAD:
-        raise ConfigError(
-            f'on_bad: unknown value "{on_bad}".{suggest(on_bad, ON_BAD)} '
-            f"Use one of {', '.join(ON_BAD)}."
-        )
+        raise ConfigError(unknown("on_bad", on_bad, ON_BAD))
     if min(segment_images, segment_bytes, 1 if workers is None else workers) < 1:
         raise ConfigError("workers, segment_images and segment_bytes must be at least 1.")
     options = how.to_dict() | {"segment_images": segment_images, "segment_bytes": segment_bytes}

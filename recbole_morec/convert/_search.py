@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from recbole_morec.convert._find_images import name_in
@@ -14,6 +14,8 @@ from recbole_morec.convert._source import Options
 from recbole_morec.convert._tables import given_file
 from recbole_morec.convert.report import Report
 from recbole_morec.errors import DataError, suggest
+
+UNNAMED = "(unnamed)"
 
 _DEPTH = 2
 _SHOWN = 10
@@ -89,6 +91,31 @@ def choose_variant(found: Iterable[str], options: Options, expected: str) -> str
             "--variant."
         )
     return names[0]
+
+
+def chosen_set(
+    options: Options,
+    found: Mapping[str, Sequence[Path]],
+    expected: str,
+    published: Iterable[str],
+    name_of: Callable[[Path], str | None],
+) -> tuple[str, Path]:
+    """The data set to convert and its interactions: those that are given, or the only ones.
+
+    Args:
+        options: with ``variant`` and ``interactions``.
+        found: data set -> its files.
+        expected, published: see :func:`choose_variant` and :func:`by_variant`.
+        name_of: data set of a file, by its name; ``None`` = none that is known.
+
+    Raises:
+        DataError: none is there, or several are and none was chosen.
+    """
+    if options.interactions is None:
+        name = choose_variant(found, options, expected)
+        return name, the_file(found[name], "--interactions")
+    path = given_file(options.input, options.interactions, "--interactions")
+    return known_variant(options.variant, list(published)) or name_of(path) or UNNAMED, path
 
 
 def the_file(files: Sequence[Path], flag: str) -> Path:

@@ -15,7 +15,7 @@ from recbole_morec.convert._images import ImageFiles
 from recbole_morec.convert._rows import SEPARATORS, Rows
 from recbole_morec.convert._tables import Table
 from recbole_morec.convert._times import UNITS
-from recbole_morec.errors import ConfigError, suggest
+from recbole_morec.errors import ConfigError, suggest, unknown
 
 FORMS = ("store", "copy", "link")
 BAD_IMAGES = ("text_only", "mean", "drop", "error")
@@ -45,8 +45,7 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         problems = [
-            f'{flag}: unknown choice "{value}".{suggest(value, known)} Use one of '
-            f"{', '.join(known)}."
+            unknown(flag, value, known, "choice")
             for flag, value, known in (
                 ("--image-form", self.form, FORMS),
                 ("--bad-images", self.bad, BAD_IMAGES),
@@ -125,10 +124,7 @@ class Options:
     def __post_init__(self) -> None:
         problems = []
         if self.time_unit is not None and self.time_unit not in UNITS:
-            problems.append(
-                f'--time-unit: unknown unit "{self.time_unit}".{suggest(self.time_unit, UNITS)} '
-                f"Use one of {', '.join(UNITS)}."
-            )
+            problems.append(unknown("--time-unit", self.time_unit, UNITS, "unit"))
         known = (*SEPARATORS, *SEPARATORS.values(), "\\t", None)
         if self.separator not in known:
             problems.append(
@@ -136,10 +132,7 @@ class Options:
                 f"Use one of {', '.join(SEPARATORS)}, or the character."
             )
         if self.language is not None and self.language not in LANGUAGES:
-            problems.append(
-                f'--language: unknown language "{self.language}". Use one of '
-                f"{', '.join(LANGUAGES)}."
-            )
+            problems.append(unknown("--language", self.language, LANGUAGES, "language"))
         if not re.fullmatch(r"\w[\w.-]*", self.dataset_name):
             problems.append(
                 f'--name: "{self.dataset_name}" cannot name a dataset. Use letters, digits, "_", '

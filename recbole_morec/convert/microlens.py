@@ -25,14 +25,13 @@ from recbole_morec.convert._layout import names_items, open_interactions
 from recbole_morec.convert._rows import LineRows, Rows, open_rows, plain_name
 from recbole_morec.convert._search import (
     by_variant,
-    choose_variant,
+    chosen_set,
     files_below,
     item_file,
-    known_variant,
     the_file,
 )
 from recbole_morec.convert._source import COLUMNS, DIALECT, FILES, Counts, Options, Source
-from recbole_morec.convert._tables import Table, given_file, table_of, without_missing
+from recbole_morec.convert._tables import Table, table_of, without_missing
 from recbole_morec.convert.report import Report
 from recbole_morec.data._atomic_lines import decode_line
 
@@ -60,13 +59,13 @@ def find(options: Options, report: Report) -> Source:
     files = files_below(options.input)
     pairs = _named(files, r"pairs\.csv")
     lines = _named(files, r"pairs\.tsv")
-    if options.interactions is not None:
-        path = given_file(options.input, options.interactions, "--interactions")
-        name = known_variant(options.variant, PUBLISHED)
-        name = name or next(iter(_named([path], r"pairs\.[ct]sv")), "(unnamed)")
-    else:
-        name = choose_variant({**pairs, **lines}, options, "MicroLens-50k_pairs.csv or the like")
-        path = the_file(pairs.get(name) or lines[name], "--interactions")
+    name, path = chosen_set(
+        options,
+        {**lines, **pairs},
+        "MicroLens-50k_pairs.csv or the like",
+        PUBLISHED,
+        lambda path: next(iter(_named([path], r"pairs\.[ct]sv")), None),
+    )
     report.detected["data set"] = name
     items = _open_items(options, files, name, report)
     if path.suffix.lower() == ".tsv":

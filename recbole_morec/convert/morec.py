@@ -17,14 +17,12 @@ from recbole_morec.convert._find_images import find_images, name_in
 from recbole_morec.convert._rows import LineRows
 from recbole_morec.convert._search import (
     by_variant,
-    choose_variant,
+    chosen_set,
     files_below,
     item_file,
-    known_variant,
-    the_file,
 )
 from recbole_morec.convert._source import FILES, Counts, Options, Source
-from recbole_morec.convert._tables import Table, given_file, table_of
+from recbole_morec.convert._tables import Table, table_of
 from recbole_morec.convert.report import Report
 from recbole_morec.data._atomic_lines import decode_line
 from recbole_morec.errors import DataError, counted
@@ -54,13 +52,13 @@ def find(options: Options, report: Report) -> Source:
     """
     files = files_below(options.input)
     users = _named(files, "users")
-    if options.interactions is not None:
-        path = given_file(options.input, options.interactions, "--interactions")
-        name = known_variant(options.variant, PUBLISHED)
-        name = name or next(iter(_named([path], "users")), "(unnamed)")
-    else:
-        name = choose_variant(users, options, "mind_60w_users.tsv or hm_50w_users.tsv")
-        path = the_file(users[name], "--interactions")
+    name, path = chosen_set(
+        options,
+        users,
+        "mind_60w_users.tsv or hm_50w_users.tsv",
+        PUBLISHED,
+        lambda path: next(iter(_named([path], "users")), None),
+    )
     report.detected["data set"] = name
     if name in _ROUNDED:
         report.detected["published, rounded"] = f"{_ROUNDED[name]} (Table 1 of the paper)"

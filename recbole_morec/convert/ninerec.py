@@ -25,6 +25,7 @@ from recbole_morec.convert._find_images import find_images, name_in
 from recbole_morec.convert._layout import names_items, open_interactions
 from recbole_morec.convert._rows import Rows, first_record, open_rows
 from recbole_morec.convert._search import (
+    UNNAMED,
     by_variant,
     choose_variant,
     files_below,
@@ -58,7 +59,6 @@ PUBLISHED = {
 }
 
 _SOURCES = ("Bili_2M", "Bili_500K")
-_UNNAMED = "(unnamed)"
 _ID = r"^[A-Za-z]?\d+$"
 _HAN = r"\p{Han}"
 
@@ -74,13 +74,13 @@ def find(options: Options, report: Report) -> Source:
     if options.interactions is not None:
         path = given_file(options.input, options.interactions, "--interactions")
         name = known_variant(options.variant, PUBLISHED)
-        name = name or next(iter(_named([path], r"(pair\.csv|behaviour\.tsv)")), _UNNAMED)
+        name = name or next(iter(_named([path], r"(pair\.csv|behaviour\.tsv)")), UNNAMED)
         pairs = {name: [path]} if path.suffix.lower() != ".tsv" else {}
         behaviours = {} if pairs else {name: [path]}
     else:
         bisc = [path for path in files if path.name == "bisc.inter"]
         if bisc and not pairs and not behaviours:
-            name = known_variant(options.variant, PUBLISHED) or _UNNAMED
+            name = known_variant(options.variant, PUBLISHED) or UNNAMED
             pairs = {name: bisc}
         else:
             name = choose_variant(

@@ -18,14 +18,14 @@ from recbole_morec.convert._find_images import find_images, name_in
 from recbole_morec.convert._layout import is_header, open_interactions
 from recbole_morec.convert._rows import first_record, open_rows, plain_name
 from recbole_morec.convert._search import (
-    choose_variant,
+    UNNAMED,
+    chosen_set,
     files_below,
     item_file,
     known_variant,
-    the_file,
 )
 from recbole_morec.convert._source import COLUMNS, DIALECT, FILES, Counts, Options, Source
-from recbole_morec.convert._tables import Table, given_file, need_column, table_of
+from recbole_morec.convert._tables import Table, need_column, table_of
 from recbole_morec.convert.report import Report
 
 CITATION = (
@@ -42,7 +42,6 @@ PUBLISHED = {
     "PixelRec": Counts(29_845_039, 408_374, 195_755_320),
 }
 
-_UNNAMED = "(unnamed)"
 _INFO = {"title", "title_en", "view_number", "tag"}
 
 
@@ -53,15 +52,10 @@ def find(options: Options, report: Report) -> Source:
         DataError: there are no interactions, or several sets; a column is missing.
     """
     interactions, infos = _tables(options.input, options.delimiter or ",")
-    if options.interactions is not None:
-        path = given_file(options.input, options.interactions, "--interactions")
-        name = known_variant(options.variant, PUBLISHED) or _variant(path)
-    else:
-        if options.variant is not None and [*interactions] == [_UNNAMED]:
-            name = known_variant(options.variant, PUBLISHED)
-            interactions = {name: interactions[_UNNAMED]}
-        name = choose_variant(interactions, options, "interactions such as Pixel200K.csv")
-        path = the_file(interactions[name], "--interactions")
+    if options.variant is not None and [*interactions] == [UNNAMED]:
+        interactions = {known_variant(options.variant, PUBLISHED): interactions[UNNAMED]}
+    expected = "interactions such as Pixel200K.csv"
+    name, path = chosen_set(options, interactions, expected, PUBLISHED, _variant)
     report.detected["data set"] = name
     items = _open_items(options, infos, name, report)
     ids = None if items is None else items.frame["item_id"]
@@ -104,7 +98,7 @@ def _variant(path: Path) -> str:
     if size is not None:
         size = size.group().upper()
         return "PixelRec50K" if size == "50K" else f"Pixel{size}"
-    return "PixelRec" if re.match(r"pixel_?rec", path.stem, re.IGNORECASE) else _UNNAMED
+    return "PixelRec" if re.match(r"pixel_?rec", path.stem, re.IGNORECASE) else UNNAMED
 
 
 def _open_items(

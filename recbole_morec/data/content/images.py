@@ -21,7 +21,7 @@ from recbole_morec.data.content.decoding import (
     decode_image,
 )
 from recbole_morec.data.content.image_bytes import open_image_bytes, read_file
-from recbole_morec.errors import ConfigError, DataError, suggest
+from recbole_morec.errors import ConfigError, DataError, unknown
 
 _SHOWN = 5
 _BLOCK = 32
@@ -80,9 +80,9 @@ class ImageFolderReader:
     ):
         problems = []
         if resize not in RESIZE:
-            problems.append(_unknown("resize", resize, list(RESIZE)))
+            problems.append(unknown("resize", resize, list(RESIZE)))
         if bad_images not in ("error", "blank"):
-            problems.append(_unknown("bad_images", bad_images, ("error", "blank")))
+            problems.append(unknown("bad_images", bad_images, ("error", "blank")))
         if size < 1:
             problems.append(f"image_size must be at least 1, found {size}.")
         if problems:
@@ -266,12 +266,6 @@ def verify_image(path: Path) -> tuple[int, int]:
             the compressed pixels shows only when they are decoded.
     """
     return check_image(read_file(path))
-
-
-def _unknown(key: str, value: object, options: Sequence[str]) -> str:
-    return f'{key}: unknown value "{value}".{suggest(str(value), options)} Use one of ' + (
-        f"{', '.join(options)}."
-    )
 
 
 def usable_cpus() -> int:
