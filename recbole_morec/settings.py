@@ -88,6 +88,9 @@ class MultimodalSettings(_Settings):
     features: str | None
     fusion: Literal["sum", "concat"]
     embedding_size: Positive
+    encode: Literal["distinct", "every_slot"]
+    pad_vector: Literal["zero", "encoded"]
+    mask_vector: Literal["learned", "encoded"]
     user_encoder: str
     n_layers: Positive
     n_heads: Positive
@@ -110,8 +113,10 @@ class MultimodalSettings(_Settings):
     popularity_correction: Annotated[float, Field(ge=0)]
     mask_own_history: bool
     gather_negatives: bool
-    window: Literal["windows", "last"]
+    window: Literal["windows", "last", "prefixes"]
     window_remainder: Literal["keep", "drop"]
+    target_slots: Literal["all", "last"]
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     encoder_learning_rate: Rate
     encoder_weight_decay: Annotated[float, Field(ge=0)]
     projection_group: Literal["recommender", "encoder"]

@@ -82,8 +82,8 @@ def test_all_problems_are_reported_at_once(world):
 
 
 def test_a_key_of_another_model_is_a_warning(world):
-    config = build(world, mask_ratio=0.3, load_col=None)
-    assert any("mask_ratio has no effect on PixelNet; BERT4Rec" in w for w in config.warnings)
+    config = build(world, shrink=0.3, load_col=None)
+    assert any("shrink has no effect on PixelNet; ItemKNN" in w for w in config.warnings)
     assert any(w.startswith("load_col has no effect here") for w in config.warnings)
 
 

@@ -99,16 +99,22 @@ def test_negatives_are_outside_the_window_and_depend_on_the_row_alone():
     windows = np.array([[0, 1, 2], [3, 4, 5], [0, 0, 6]])
     rows = np.array([10, 20, 30])
     candidates = np.arange(1, 8)
-    drawn = draw_negatives(candidates, windows, rows, (50, 2), seed=1, epoch=3)
+    wanted = np.ones((3, 50), dtype=bool)
+    drawn = draw_negatives(candidates, windows, rows, wanted, 2, seed=1, epoch=3)
     for b, window in enumerate(windows):
         assert not np.isin(drawn[b], window).any()
         assert set(drawn[b].ravel()) == set(candidates) - set(window)  # all others are drawn
-    alone = draw_negatives(candidates, windows[1:2], rows[1:2], (50, 2), seed=1, epoch=3)
+    alone = draw_negatives(candidates, windows[1:2], rows[1:2], wanted[:1], 2, seed=1, epoch=3)
     assert (alone[0] == drawn[1]).all()
-    other = draw_negatives(candidates, windows, rows, (50, 2), seed=1, epoch=4)
+    wanted[:, ::2] = False
+    some = draw_negatives(candidates, windows, rows, wanted, 2, seed=1, epoch=3)
+    assert (some[:, ::2] == 0).all()
+    assert (some[:, 1::2] == drawn[:, 1::2]).all()
+    other = draw_negatives(candidates, windows, rows, wanted, 2, seed=1, epoch=4)
     assert (other != drawn).any()
 
 
 def test_no_negative_left_is_an_error_with_a_way_out():
+    one = np.array([1])
     with pytest.raises(DataError, match="in_batch"):
-        draw_negatives(np.array([1]), np.array([[1]]), np.array([0]), (1, 1), seed=0, epoch=0)
+        draw_negatives(one, one[None], one, one[None] > 0, 1, seed=0, epoch=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recbole_morec.objectives import next_item
+from recbole_morec.objectives import positions
 from recbole_morec.objectives.bce import BCE
 from recbole_morec.objectives.bpr import BPR
 from recbole_morec.objectives.in_batch import InBatch
@@ -28,7 +28,10 @@ def batch():
         "content": {"items": items},
         "slot_count": torch.bincount(item_seq.flatten(), minlength=7)[1:].float(),
         "log_popularity": share.log(),
-        "negative_index": torch.tensor([[[0], [4], [5]], [[1], [1], [6]], [[0], [0], [3]]]),
+        "target": torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]]) > 0,
+        "negative_index": torch.tensor(
+            [[[0], [0], [4], [5]], [[0], [1], [1], [6]], [[0], [0], [0], [3]]]
+        ),
         "global_rows": 3,
         "global_terms": 6,
     }
@@ -73,7 +76,7 @@ def test_in_batch_equals_one_column_per_slot(states, vectors, batch, mask_own):
     ours, theirs = [
         torch.autograd.functional.vjp(loss, (states, vectors))
         for loss in (
-            lambda s, v: objective(s, next_item(batch), v, batch),
+            lambda s, v: objective(s, positions(batch, 1), v, batch),
             lambda s, v: published_in_batch(s, v, batch, mask_own),
         )
     ]
@@ -83,10 +86,12 @@ def test_in_batch_equals_one_column_per_slot(states, vectors, batch, mask_own):
 
 
 def test_popularity_correction_is_an_exponent(states, vectors, batch):
-    none = InBatch(popularity_correction=0.0)(states, next_item(batch), vectors, batch)
+    none = InBatch(popularity_correction=0.0)(states, positions(batch, 1), vectors, batch)
     flat = dict(batch, log_popularity=torch.zeros(6))
-    assert none.item() == pytest.approx(InBatch()(states, next_item(flat), vectors, flat).item())
-    assert none.item() != pytest.approx(InBatch()(states, next_item(batch), vectors, batch).item())
+    assert none.item() == pytest.approx(InBatch()(states, positions(flat, 1), vectors, flat).item())
+    assert none.item() != pytest.approx(
+        InBatch()(states, positions(batch, 1), vectors, batch).item()
+    )
 
 
 def test_items_outside_all_slots_are_no_negatives(states, vectors, batch):
@@ -95,9 +100,9 @@ def test_items_outside_all_slots_are_no_negatives(states, vectors, batch):
     wider["content"] = {"items": torch.arange(1, 8)}
     wider["slot_count"] = torch.cat([batch["slot_count"], torch.zeros(1)])
     wider["log_popularity"] = torch.cat([batch["log_popularity"], torch.zeros(1)])
-    with_extra = InBatch()(states, next_item(wider), extra, wider)
+    with_extra = InBatch()(states, positions(wider, 1), extra, wider)
     assert with_extra.item() == pytest.approx(
-        InBatch()(states, next_item(batch), vectors, batch).item()
+        InBatch()(states, positions(batch, 1), vectors, batch).item()
     )
 
 
@@ -108,12 +113,12 @@ def test_bpr_by_hand(states, vectors, batch, reduction):
     for b, t in np.ndindex(3, 3):
         if seq[b, t] > 0:
             h = states[b, t]
-            margin = h @ vectors[seq[b, t + 1]] - h @ vectors[negative[b, t, 0]]
+            margin = h @ vectors[seq[b, t + 1]] - h @ vectors[negative[b, t + 1, 0]]
             total -= math.log(torch.sigmoid(margin).item() + 1e-8)
             count += 1
     expected = total / (3 if reduction == "sum" else count)
     assert BPR(reduction=reduction)(
-        states, next_item(batch), vectors, batch
+        states, positions(batch, 1), vectors, batch
     ).item() == pytest.approx(expected)
 
 
@@ -131,9 +136,9 @@ def test_bce_adds_the_means_of_positives_and_negatives(batch, states, vectors, r
             if seq[b, t] == 0:
                 continue
             positive = states[b, t] @ vectors[seq[b, t + 1]]
-            negative = states[b, t] @ vectors[negatives[b, t, 0]]
+            negative = states[b, t] @ vectors[negatives[b, t + 1, 0]]
             terms.append(F.softplus(-positive) + F.softplus(negative))
     expected = sum(terms) / (3 if reduction == "sum" else 6)
-    loss = BCE(reduction=reduction)(states, next_item(batch), vectors, batch)
+    loss = BCE(reduction=reduction)(states, positions(batch, 1), vectors, batch)
     assert loss.item() == pytest.approx(expected.item())
     assert BCE().reduction == "mean"

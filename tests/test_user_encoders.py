@@ -1,6 +1,8 @@
-"""What holds for every registered user encoder."""
+"""What holds for every registered user encoder that predicts the next item."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,13 +13,17 @@ from recbole_morec.user_encoders import USER_ENCODERS, History
 D, LENGTH = 16, 6
 
 
-@pytest.fixture(params=USER_ENCODERS.names())
+CAUSAL = [name for name in USER_ENCODERS.names() if USER_ENCODERS.get(name).targets == "next"]
+
+
+@pytest.fixture(params=CAUSAL)
 def encoder(request):
     overrides = {"user_encoder": request.param, "embedding_size": D, "item_encoder": "id"}
     config = MoRecConfig("PixelNet", "pixelrec", overrides=overrides)
     config["MAX_ITEM_LIST_LENGTH"] = LENGTH
     torch.manual_seed(0)
-    return USER_ENCODERS.get(request.param).from_config(config).eval()
+    dataset = SimpleNamespace(user_num=5, item_num=LENGTH + 1)
+    return USER_ENCODERS.get(request.param).from_config(config, dataset).eval()
 
 
 def history(vectors, real):

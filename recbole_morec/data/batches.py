@@ -9,12 +9,14 @@ user                ``[B]``       internal user ids
 item_seq            ``[B, L+1]``  window of item ids, padded on the left with 0
 mask                ``[B, L+1]``  True at real items
 content             dict          content of the n distinct items (``items [n]``, ``image``, ...)
-item_index          ``[B, L+1]``  row of ``[zero; item vectors]`` that each slot reads; 0 = padding
+target              ``[B, L+1]``  True at the slots that are predicted
+item_index          ``[B, L+1]``  row of ``[padding; item vectors]`` that each slot reads
 slot_count          ``[n]``       how often an item stands in ``item_seq``
 log_popularity      ``[n]``       log share of the training interactions
-negative_index      ``[B, L, K]`` like item_index, for the negatives (objectives that need them)
+negative_index      ``[.., K]``   like item_index: negatives of each target, 0 elsewhere (where an
+                                  objective needs them)
 global_rows         int           rows of the whole batch, over all processes and micro-batches
-global_terms        int           positions with a target in the whole batch
+global_terms        int           targets in the whole batch
 epoch, step         int           set by the loader
 =================== ============= ==================================================================
 """
@@ -30,7 +32,8 @@ from recbole_morec.data.content import ContentReader
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.histories import gather_left_padded
 from recbole_morec.data.negatives import draw_negatives
-from recbole_morec.data.windows import Windows
+from recbole_morec.data.targets import Targets
+from recbole_morec.data.windows import Rows
 
 
 class MultimodalBatches:
@@ -40,8 +43,8 @@ class MultimodalBatches:
         dataset: the dataset.
         content: reader of the item content that the item encoder needs.
         rows: training rows.
-        max_length: L.
-        negatives: uniform negatives per position; 0 = none.
+        targets: which slots of a row are predicted.
+        negatives: uniform negatives per target; 0 = none.
         seed: of the negatives.
     """
 
@@ -49,37 +52,42 @@ class MultimodalBatches:
         self,
         dataset: MultimodalDataset,
         content: ContentReader,
-        rows: Windows,
-        max_length: int,
+        rows: Rows,
+        targets: Targets,
         negatives: int,
         seed: int,
     ):
         self.rows = rows
         self._items = dataset.histories.items
         self._content = content
-        self._max_length = max_length
+        self._targets = targets
         self._negatives = negatives
         self._seed = seed
         self._candidates = np.flatnonzero(dataset.candidates)
         with np.errstate(divide="ignore"):
             self._log_popularity = np.log(dataset.popularity).astype(np.float32)
 
-    def terms(self, rows: np.ndarray) -> int:
-        """Number of positions with a target in the given rows."""
+    def terms(self, rows: np.ndarray, epoch: int) -> int:
+        """Number of targets in the given rows."""
         _, start, stop = self.rows.ranges(rows)
-        return int((stop - start - 1).sum())
+        return int(self._targets.mark(stop - start, rows, epoch).sum())
 
     def build(self, rows: np.ndarray, epoch: int) -> dict[str, Any]:
         """Build the batch of the given rows (row numbers ``[B]``, possibly none)."""
         user, start, stop = self.rows.ranges(rows)
-        item_seq = gather_left_padded(self._items, start, stop, self._max_length + 1)
+        item_seq = gather_left_padded(self._items, start, stop, self._targets.width)
+        target = self._targets.mark(stop - start, rows, epoch)
         drawn = None
         if self._negatives:
-            shape = (self._max_length, self._negatives)
             drawn = draw_negatives(
-                self._candidates, item_seq, rows, shape, seed=self._seed, epoch=epoch
+                self._candidates,
+                item_seq,
+                rows,
+                target,
+                self._negatives,
+                seed=self._seed,
+                epoch=epoch,
             )
-            drawn[item_seq[:, :-1] == 0] = 0  # slots without a term read no negative
         distinct = np.unique(item_seq if drawn is None else np.append(item_seq, drawn))
         distinct = distinct[distinct > 0]
         if len(distinct) == 0:
@@ -90,6 +98,7 @@ class MultimodalBatches:
             "user": torch.from_numpy(user),
             "item_seq": torch.from_numpy(item_seq),
             "mask": torch.from_numpy(item_seq > 0),
+            "target": torch.from_numpy(target),
             "content": self._content.fetch(distinct),
             "item_index": torch.from_numpy(item_index),
             "slot_count": torch.from_numpy(

@@ -20,7 +20,7 @@ class BatchBuilder(Protocol):
 
     rows: Any
 
-    def terms(self, rows: np.ndarray) -> int:
+    def terms(self, rows: np.ndarray, epoch: int) -> int:
         """Number of loss terms of the given rows."""
 
     def build(self, rows: np.ndarray, epoch: int) -> Any:
@@ -48,7 +48,7 @@ class _Batches(Dataset):
         rows = np.array_split(micro_batch, plan.world_size)[plan.rank]
         batch = plan.builder.build(rows, epoch)
         batch["global_rows"] = len(whole)
-        batch["global_terms"] = plan.builder.terms(whole)
+        batch["global_terms"] = plan.builder.terms(whole, epoch)
         batch["local_rows"] = len(rows)
         batch["epoch"], batch["step"] = epoch, step
         return batch

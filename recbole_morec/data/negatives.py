@@ -14,7 +14,8 @@ def draw_negatives(
     candidates: np.ndarray,
     windows: np.ndarray,
     rows: np.ndarray,
-    shape: tuple[int, int],
+    wanted: np.ndarray,
+    count: int,
     *,
     seed: int,
     epoch: int,
@@ -25,23 +26,25 @@ def draw_negatives(
         candidates: item ids to draw from.
         windows: ``[B, W]`` items that row b may not draw.
         rows: ``[B]`` global row numbers; with seed and epoch they fix the draws.
-        shape: ``(positions, negatives per position)``.
+        wanted: ``[B, S]`` bool, the slots that need negatives; a slot's draws do not depend on
+            what other slots want.
+        count: negatives per slot.
 
     Returns:
-        int64 ``[B, positions, negatives]``.
+        int64 ``[B, S, count]``, 0 at the other slots.
 
     Raises:
         DataError: a window holds (nearly) every candidate.
     """
-    positions, count = shape
-    draws = np.zeros((len(rows), positions, count), dtype=np.int64)
-    open_ = np.ones(draws.shape, dtype=bool)
+    draws = np.zeros((*wanted.shape, count), dtype=np.int64)
+    open_ = np.repeat(wanted[:, :, None], count, axis=2)
     for attempt in range(_MOST_ATTEMPTS):
         b, t, k = np.nonzero(open_)
         if len(b) == 0:
             return draws
         key = stream(seed, "negatives", epoch, attempt)
-        picked = candidates[random_integers(key, len(candidates), rows[b], t * count + k)]
+        place = (t - 1) % draws.shape[1] * count + k  # the first slot, rarely a target, counts last
+        picked = candidates[random_integers(key, len(candidates), rows[b], place)]
         draws[b, t, k] = picked
         open_[b, t, k] = (windows[b] == picked[:, None]).any(1)
     raise DataError(

@@ -40,7 +40,7 @@ class StockBatches(ABC):
 
     rows: Any
 
-    def terms(self, rows: np.ndarray) -> int:
+    def terms(self, rows: np.ndarray, epoch: int) -> int:
         """Number of loss terms of the given rows: one each."""
         return len(rows)
 

@@ -29,7 +29,7 @@ class CatalogueScorer(Scorer):
     """Scores of a model of ours: the catalogue is encoded once, users on the fly.
 
     Args:
-        model: a :class:`~recbole_morec.models.base.MultimodalSequential`.
+        model: a :class:`~recbole_morec.models.base.MultimodalRecommender`.
         encode: returns the catalogue matrix ``[N, d]`` of the model (row 0 is padding).
     """
 
@@ -38,12 +38,12 @@ class CatalogueScorer(Scorer):
         self._encode = encode
 
     def prepare(self) -> None:
-        self._model.catalogue = self._encode(self._model)
+        self._model.set_catalogue(self._encode(self._model))
 
     def scores(self, users: Tensor, histories: Tensor) -> Tensor:
         catalogue = self._model.catalogue
-        states = self._model.encode_users(catalogue[histories], histories, users)
-        return self._model.score(states.float(), catalogue)
+        read = self._model.encode_users(catalogue[histories], histories, users)
+        return self._model.score(read, catalogue)
 
 
 @torch.no_grad()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.freezing import batch_norms, frozen_modules
 
 Content = dict[str, Tensor]
+Reserved = Literal["pad", "mask"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,25 @@ class ItemEncoder(nn.Module):
     def forward(self, content: Content) -> Tensor:
         """Return item vectors ``[n, d]``."""
         raise NotImplementedError
+
+    def normalised(self, content: Content) -> Content:
+        """Return content that the encoder reads as it is, so that reserved rows can join it."""
+        return content
+
+    def reserved(self, kind: Reserved) -> Content:
+        """Return the content of one row that is no item: padding, or BERT4Rec's mask.
+
+        Such rows are encoded where ``pad_vector`` or ``mask_vector`` is ``encoded``. Here: id 0.
+
+        Raises:
+            ConfigError: the encoder reads nothing that could stand for a mask.
+        """
+        if kind == "mask":
+            raise ConfigError(
+                f"mask_vector: {self.name} reads no content, so that a mask cannot be encoded; use "
+                "mask_vector: learned."
+            )
+        return {"items": torch.zeros(1, dtype=torch.long)}
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the trainable parameters of the backbone (an optimizer group of their own)."""

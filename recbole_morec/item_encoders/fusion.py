@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_morec.errors import ConfigError, suggest
-from recbole_morec.item_encoders.base import Content, ItemEncoder
+from recbole_morec.item_encoders.base import Content, ItemEncoder, Reserved
 from recbole_morec.item_encoders.projection import Projection
 
 FUSIONS = ("sum", "concat")
@@ -58,6 +58,19 @@ class FusionEncoder(ItemEncoder):
         if self.method == "sum":
             return vectors.sum(dim=1)
         return self.projection(vectors.flatten(1))
+
+    def normalised(self, content: Content) -> Content:
+        """Return the content as every member reads it."""
+        for member in self.members.values():
+            content = member.normalised(content)
+        return content
+
+    def reserved(self, kind: Reserved) -> Content:
+        """The reserved rows of all members."""
+        rows: Content = {}
+        for member in self.members.values():
+            rows |= member.reserved(kind)
+        return rows
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the trainable backbone parameters of all members."""

@@ -25,7 +25,8 @@ class IdEncoder(ItemEncoder):
 
     def __init__(self, name: str, item_num: int, dim: int):
         super().__init__(name, dim)
-        self.embedding = nn.Embedding(item_num, dim)
+        # Row 0 is read where pad_vector is `encoded`, but never trained, as published.
+        self.embedding = nn.Embedding(item_num, dim, padding_idx=0)
         nn.init.xavier_normal_(self.embedding.weight)
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.backbone import BackboneEncoder, flatten_map
-from recbole_morec.item_encoders.base import Content, ImageNeed
+from recbole_morec.item_encoders.base import Content, ImageNeed, Reserved
 from recbole_morec.item_encoders.registry import EncoderCard, register_source
 from recbole_morec.item_encoders.settings import EncoderSettings
 from recbole_morec.item_encoders.timm_models import MadeModel, make_timm_model
@@ -63,6 +63,16 @@ class ImageEncoder(BackboneEncoder):
         if images.is_floating_point():
             return images
         return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
+
+    def normalised(self, content: Content) -> Content:
+        """Return the content with its images as floating point."""
+        return {**content, "image": self.pixels(content)}
+
+    def reserved(self, kind: Reserved) -> Content:
+        """A blank image as published: zeros for padding, ones for a mask, both normalised."""
+        value = 0.0 if kind == "pad" else 1.0
+        image = self.mean.new_full((1, 3, self.size, self.size), value)
+        return {"items": torch.zeros(1, dtype=torch.long), "image": image}
 
     def forward(self, content: Content) -> Tensor:
         """Return item vectors ``[n, d]``.

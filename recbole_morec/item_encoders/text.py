@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.backbone import BackboneEncoder, first_tensor
-from recbole_morec.item_encoders.base import Content, TextNeed
+from recbole_morec.item_encoders.base import Content, Reserved, TextNeed
 from recbole_morec.item_encoders.registry import EncoderCard
 from recbole_morec.item_encoders.settings import EncoderSettings
 from recbole_morec.item_encoders.tokenizer import find_tokenizer
@@ -22,6 +22,8 @@ from recbole_morec.item_encoders.transformers_models import (
     plain_config,
     tower_config,
 )
+
+MASK_SENTENCE = "this is a mask sentence"  # NineRec's text of BERT4Rec's mask
 
 
 class TextEncoder(BackboneEncoder):
@@ -60,6 +62,17 @@ class TextEncoder(BackboneEncoder):
         ids = self.needs[0].tokenizer("a red shirt", return_tensors="pt")["input_ids"]
         return {"text_ids": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}
 
+    def reserved(self, kind: Reserved) -> Content:
+        """NineRec's rows: ``max_length`` zeros of which none is real for padding, and a sentence
+        for a mask."""
+        items = torch.zeros(1, dtype=torch.long)
+        if kind == "mask":
+            tokens = self.needs[0].tokenizer(MASK_SENTENCE, return_tensors="pt")
+            mask = tokens["attention_mask"].bool()
+            return {"items": items, "text_ids": tokens["input_ids"], "text_mask": mask}
+        ids = torch.zeros(1, self.needs[0].max_length, dtype=torch.long)
+        return {"items": items, "text_ids": ids, "text_mask": ids > 0}
+
     @torch.no_grad()
     def _choose_pooling(self, tower: bool) -> None:
         """Settle ``default``, and whether the first token stands for the text.
@@ -87,6 +100,8 @@ class TextEncoder(BackboneEncoder):
 
     def _run(self, content: Content) -> Any:
         ids, mask = content["text_ids"], content["text_mask"]
+        if not mask.any():
+            return self._run_unmasked(ids)
         # A fully masked row makes attention NaN, and NaN spreads; let it see its first token.
         first = torch.zeros_like(mask)
         first[:, 0] = True
@@ -96,6 +111,18 @@ class TextEncoder(BackboneEncoder):
         if "use_cache" in self._inputs:
             inputs["use_cache"] = False
         return self.backbone(**inputs, return_dict=True)
+
+    def _run_unmasked(self, ids: Tensor) -> Any:
+        """Rows of padding alone (``pad_vector: encoded``): as published, every place attends to all
+        places alike. Only the plain attention does that; the fused ones give zeros."""
+        attention = self.backbone.config._attn_implementation
+        inputs = {"input_ids": ids, "attention_mask": torch.zeros_like(ids)}
+        inputs = {name: value for name, value in inputs.items() if name in self._inputs}
+        self.backbone.set_attn_implementation("eager")
+        try:
+            return self.backbone(**inputs, return_dict=True)
+        finally:
+            self.backbone.set_attn_implementation(attention)
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``."""

@@ -12,11 +12,11 @@ from recbole_morec.data.batches import MultimodalBatches
 from recbole_morec.data.content import ContentReader, open_content
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.loader import BatchBuilder
-from recbole_morec.data.windows import Windows
+from recbole_morec.data.targets import Targets
+from recbole_morec.data.windows import Prefixes, Rows, Windows
 from recbole_morec.evaluation.catalogue import encode_catalogue
 from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
-from recbole_morec.item_encoders.id import IdEncoder
-from recbole_morec.models.base import MultimodalSequential
+from recbole_morec.models.base import MultimodalRecommender
 
 
 class ModelAdapter(ABC):
@@ -70,31 +70,30 @@ class MultimodalAdapter(ModelAdapter):
     def __init__(self, config: Any, dataset: MultimodalDataset, load_weights: bool = True):
         self.config = config
         self.dataset = dataset
-        self.model: MultimodalSequential = config.model_class(config, dataset, load_weights)
-        self.bound_to_ids = not self.model.user_encoder.transferable or any(
-            isinstance(module, IdEncoder) for module in self.model.modules()
-        )
+        self.model: MultimodalRecommender = config.model_class(config, dataset, load_weights)
+        self.bound_to_ids = not self.model.transferable
         self.content: ContentReader = open_content(dataset, self.model.item_encoder.needs, config)
 
     def batches(self) -> BatchBuilder:
-        config = self.config
-        length = self.dataset.protocol.max_length
-        rows = Windows(
-            self.dataset.splits,
-            length,
-            config["window_remainder"],
-            last=config["window"] == "last",
-        )
-        negatives = self.model.objective.negatives
+        config, model = self.config, self.model
+        width = self.dataset.protocol.max_length + 1
+        targets = Targets(model.targets, width, config["mask_ratio"], config["seed"])
         return MultimodalBatches(
-            self.dataset, self.content, rows, length, negatives, config["seed"]
+            self.dataset, self.content, self._rows(), targets, model.negatives, config["seed"]
         )
+
+    def _rows(self) -> Rows:
+        splits, length = self.dataset.splits, self.dataset.protocol.max_length
+        if self.config["window"] == "prefixes":
+            return Prefixes(splits, length)
+        last = self.config["window"] == "last"
+        return Windows(splits, length, self.config["window_remainder"], last=last)
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         return self.model.calculate_loss(batch)
 
     def scorer(self, device: torch.device) -> Scorer:
-        def encode(model: MultimodalSequential) -> Tensor:
+        def encode(model: MultimodalRecommender) -> Tensor:
             return encode_catalogue(
                 model,
                 self.content,

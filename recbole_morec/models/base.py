@@ -1,7 +1,8 @@
-"""The model that joins an item encoder, a user encoder and an objective."""
+"""The models that read item content: what all of them share, and the sequential one."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -9,33 +10,44 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
+from recbole_morec.data.targets import TargetKind
 from recbole_morec.errors import ConfigError, MoRecError
 from recbole_morec.item_encoders import build_item_encoder
-from recbole_morec.objectives import OBJECTIVES
+from recbole_morec.item_encoders.base import Reserved
+from recbole_morec.item_encoders.id import IdEncoder
+from recbole_morec.models.every_slot import one_row_per_slot
+from recbole_morec.objectives import OBJECTIVES, positions
 from recbole_morec.user_encoders import USER_ENCODERS, History
 
 
-class MultimodalSequential(SequentialRecommender):
-    """A sequential recommender whose item vectors come from item content.
+class MultimodalRecommender(SequentialRecommender):
+    """A recommender whose item vectors come from item content.
+
+    Subclasses write :meth:`calculate_loss` and :meth:`encode_users`, and :meth:`score` where a
+    score is not a dot product.
 
     Args:
         config: resolved settings.
-        dataset: the dataset; only its item tokens and folder are read.
+        dataset: the dataset; item tokens, folder and numbers of users and items are read.
         load_weights: False builds the item encoder without its pretrained weights (they come from
             a checkpoint).
 
     Attributes:
-        item_encoder, user_encoder, objective: the three parts.
-        catalogue: item vectors ``[N, d]`` set by the evaluator for RecBole's ``predict`` methods.
+        item_encoder: content -> item vectors.
+        targets: which slots of a training row the loss reads.
+        negatives: uniform negatives per target that a batch must carry.
+        catalogue: item vectors ``[N, d]`` of an evaluation, see :meth:`set_catalogue`.
     """
 
     input_type = InputType.POINTWISE
+    targets: TargetKind = "next"
+    negatives: int = 0
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)
         self.item_encoder = build_item_encoder(config, dataset, load_weights=load_weights)
-        self.user_encoder = USER_ENCODERS.get(config["user_encoder"]).from_config(config)
-        self.objective = OBJECTIVES.get(config["objective"]).from_config(config)
+        self.pad_vector = config["pad_vector"]
+        self.encode = config["encode"]
         self.catalogue: Tensor | None = None
         if self.item_encoder.dim != config["embedding_size"]:
             raise ConfigError(
@@ -43,43 +55,74 @@ class MultimodalSequential(SequentialRecommender):
                 f"embedding_size={config['embedding_size']}."
             )
 
-    def encode_items(self, content: dict[str, Tensor]) -> Tensor:
-        """Item vectors ``[n, d]`` of a batch of item content."""
-        return self.item_encoder(content)
+    @property
+    def transferable(self) -> bool:
+        """True if no parameter belongs to a user or an item."""
+        return not any(isinstance(module, IdEncoder) for module in self.modules())
 
-    def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Tensor:
-        """States ``[B, d]`` after histories padded on the left.
+    @abstractmethod
+    def calculate_loss(self, batch: dict[str, Any]) -> Tensor:
+        """This process's share of the loss of a batch (``recbole_morec.data.batches``)."""
+
+    @abstractmethod
+    def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Any:
+        """What :meth:`score` compares items with, after histories padded on the left.
 
         Args:
             vectors: item vectors ``[B, L, d]``.
             items: item ids ``[B, L]``, 0 = padding.
             user: user ids ``[B]``.
-        """
-        history = History(vectors, items, items > 0, user, "predict")
-        return self.user_encoder(history)[:, -1]
 
-    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        Returns:
+            States ``[B, d]``, or what a model's own :meth:`score` reads.
+        """
+
+    def score(self, users: Any, items: Tensor) -> Tensor:
         """Scores ``[B, n]`` of user states ``[B, d]`` and item vectors ``[n, d]``."""
         return users @ items.T
 
-    def calculate_loss(self, batch: dict[str, Any]) -> Tensor:
-        """This process's share of the loss of a batch of :class:`MultimodalBatches`."""
-        encoded = self.encode_items(batch["content"])  # [n, d]
-        vectors = torch.cat([encoded.new_zeros(1, encoded.shape[1]), encoded])
-        item_seq = batch["item_seq"]
-        history = History(
-            vectors=vectors[batch["item_index"][:, :-1]],  # [B, L, d]
-            items=item_seq[:, :-1],
-            mask=batch["mask"][:, :-1],
-            user=batch["user"],
-            mode="train",
-        )
-        positions = self.user_encoder.predicts(batch)
-        if len(item_seq) == 0:
-            # A process without rows still takes part in every collective, with zero gradients.
-            nothing = sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
-            return self.objective(history.vectors, positions, vectors, batch) + nothing
-        return self.objective(self.user_encoder(history), positions, vectors, batch)
+    # --- item vectors -------------------------------------------------------------------------
+
+    def encode_items(self, content: dict[str, Tensor]) -> Tensor:
+        """Item vectors ``[n, d]`` of a batch of item content."""
+        return self.item_encoder(content)
+
+    def encode_reserved(self, kind: Reserved) -> Tensor:
+        """The vector ``[1, d]`` of padding or of a mask, encoded like an item's."""
+        device = next(self.parameters()).device
+        content = {key: value.to(device) for key, value in self.item_encoder.reserved(kind).items()}
+        return self.encode_items(content)
+
+    def encode_batch(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
+        """Encode the items of a batch, each once or (``encode: every_slot``) once per slot.
+
+        Returns:
+            The batch, whose indices fit the vectors, and ``[1 + n, d]``: padding, then the items.
+        """
+        every_slot = self.encode == "every_slot" and len(batch["item_seq"]) > 0
+        if every_slot:
+            batch = one_row_per_slot(batch, self.item_encoder)
+        encoded = self.encode_items(batch["content"])
+        if self.pad_vector == "encoded":
+            return batch, torch.cat([self.encode_reserved("pad"), encoded])
+        if every_slot:  # padding was encoded for the statistics; it is read as zero all the same
+            index = batch["item_index"][~batch["mask"]] - 1
+            encoded = encoded.index_fill(0, index, 0.0)
+        return batch, torch.cat([encoded.new_zeros(1, *encoded.shape[1:]), encoded])
+
+    @torch.no_grad()
+    def set_catalogue(self, catalogue: Tensor) -> None:
+        """Take the item vectors ``[N, d]`` that users are scored against; row 0 is padding."""
+        if self.pad_vector == "encoded":
+            catalogue[:1] = self.encode_reserved("pad")
+        self.catalogue = catalogue
+
+    def nothing(self) -> Tensor:
+        """Zero with a gradient for every parameter: the loss of a process without rows, which
+        still takes part in every collective."""
+        return sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
+
+    # --- RecBole's own calls --------------------------------------------------------------------
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """RecBole's scores of all items, flattened ``[B * N]`` (histories padded on the right)."""
@@ -91,7 +134,7 @@ class MultimodalSequential(SequentialRecommender):
         items = self._catalogue()[interaction[self.ITEM_ID]]  # [B, d]
         return self.score(self._users(interaction), items).diagonal()
 
-    def _users(self, interaction: Any) -> Tensor:
+    def _users(self, interaction: Any) -> Any:
         right_padded = interaction[self.ITEM_SEQ]  # [B, L]
         length = right_padded.shape[1]
         shift = length - interaction[self.ITEM_SEQ_LEN][:, None]
@@ -103,6 +146,71 @@ class MultimodalSequential(SequentialRecommender):
         if self.catalogue is None:
             raise MoRecError(
                 "The catalogue matrix is not set; call "
-                "recbole_morec.evaluation.catalogue.encode_catalogue first."
+                "recbole_morec.evaluation.catalogue.encode_catalogue first and give its result to "
+                "the model's set_catalogue."
             )
         return self.catalogue
+
+
+class MultimodalSequential(MultimodalRecommender):
+    """An item encoder, a user encoder and an objective, in any combination.
+
+    Attributes:
+        user_encoder, objective: the other two parts.
+    """
+
+    def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
+        super().__init__(config, dataset, load_weights)
+        self.user_encoder = USER_ENCODERS.get(config["user_encoder"]).from_config(config, dataset)
+        self.objective = OBJECTIVES.get(config["objective"]).from_config(config)
+        self.negatives = self.objective.negatives
+        self._whole_row = self.user_encoder.targets != "next"
+        newest = config["window"] == "prefixes" or config["target_slots"] == "last"
+        self.targets = "last" if newest else self.user_encoder.targets
+        masks = self.user_encoder.targets == "masked"
+        self._encodes_mask = masks and config["mask_vector"] == "encoded"
+        self._mask: Tensor | None = None
+
+    @property
+    def transferable(self) -> bool:
+        return super().transferable and self.user_encoder.transferable
+
+    def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Tensor:
+        history = History(
+            vectors, items, items > 0, user, "predict", newest_only=True, mask_vector=self._mask
+        )
+        return self.user_encoder(history)[:, -1]
+
+    def set_catalogue(self, catalogue: Tensor) -> None:
+        super().set_catalogue(catalogue)
+        if self._encodes_mask:
+            with torch.no_grad():
+                self._mask = self.encode_reserved("mask")[0]
+
+    def calculate_loss(self, batch: dict[str, Any]) -> Tensor:
+        batch, vectors = self.encode_batch(batch)
+        history = self._history(batch, vectors)
+        predicted = positions(batch, offset=0 if self._whole_row else 1)
+        if len(batch["item_seq"]) == 0:
+            return self.objective(history.vectors, predicted, vectors, batch) + self.nothing()
+        return self.objective(self.user_encoder(history), predicted, vectors, batch)
+
+    def _history(self, batch: dict[str, Any], vectors: Tensor) -> History:
+        """The row that the user encoder reads in training, without what it has to predict."""
+        slots = slice(None) if self._whole_row else slice(None, -1)
+        items, index = batch["item_seq"][:, slots], batch["item_index"][:, slots]
+        read, hidden = vectors[index], None  # [B, S, d]
+        if self.user_encoder.targets == "masked":
+            hidden = batch["target"]
+            items = items.masked_fill(hidden, 0)
+            read = read.masked_fill(hidden[..., None], 0.0)
+        return History(
+            vectors=read,
+            items=items,
+            mask=batch["mask"][:, slots],
+            user=batch["user"],
+            mode="train",
+            newest_only=self.targets == "last",
+            hidden=hidden,
+            mask_vector=self.encode_reserved("mask")[0] if self._encodes_mask else None,
+        )

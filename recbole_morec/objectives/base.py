@@ -16,12 +16,12 @@ OBJECTIVES = Registry("objective", "objective")
 
 @dataclass(frozen=True)
 class Positions:
-    """The M positions of a batch that a user encoder predicts from.
+    """The M targets of a batch and the states that predict them.
 
     Args:
         row: window of each position ``[M]``.
         slot: slot of the state that predicts ``[M]``.
-        label: row of ``[zero; item vectors]`` that holds its target ``[M]``.
+        label: row of ``[padding; item vectors]`` that holds its target ``[M]``.
         negatives: like ``label``, of its negatives ``[M, K]``; ``None`` where none were drawn.
     """
 
@@ -31,19 +31,20 @@ class Positions:
     negatives: Tensor | None
 
 
-def next_item(batch: dict[str, Any]) -> Positions:
-    """Every slot of a window predicts the item of the next slot.
+def positions(batch: dict[str, Any], offset: int) -> Positions:
+    """The targets of a batch.
 
     Args:
         batch: see ``recbole_morec.data.batches``.
+        offset: slots between a target and the state that predicts it: 1 where states predict the
+            next item, 0 where the state stands at the target's own slot.
     """
-    mask = batch["mask"]
-    row, slot = torch.nonzero(mask[:, 1:] & mask[:, :-1], as_tuple=True)
+    row, slot = torch.nonzero(batch["target"], as_tuple=True)
     negatives = batch.get("negative_index")
     return Positions(
         row,
-        slot,
-        batch["item_index"][row, slot + 1],
+        slot - offset,
+        batch["item_index"][row, slot],
         None if negatives is None else negatives[row, slot],
     )
 
@@ -83,7 +84,7 @@ class Objective(nn.Module, ABC):
         Args:
             h: the states that predict, ``[M, d]``.
             positions: what they predict.
-            vectors: ``[1 + n, d]``: a zero row for padding, then the batch's distinct items.
+            vectors: ``[1 + n, d]``: a row for padding, then the batch's distinct items.
             batch: see ``recbole_morec.data.batches``.
         """
 

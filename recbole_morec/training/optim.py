@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from recbole_morec.models.base import MultimodalSequential
+from recbole_morec.models.base import MultimodalRecommender
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -37,7 +37,7 @@ def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
     }
     groups = [rest]
     encoder_parameters: set[int] = set()
-    if isinstance(model, MultimodalSequential):
+    if isinstance(model, MultimodalRecommender):
         encoder = {
             "name": "encoder",
             "params": [],

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from recbole_morec.objectives.base import Positions, next_item
+from recbole_morec.data.targets import TargetKind
 from recbole_morec.registry import Registry
 
 USER_ENCODERS = Registry("user encoder", "user_encoder")
@@ -19,11 +19,17 @@ class History:
     """What a user encoder may read of a batch of histories, padded on the left.
 
     Args:
-        vectors: item vectors ``[B, L, d]``; padding rows are zero.
-        items: internal item ids ``[B, L]``, 0 = padding.
-        mask: ``[B, L]`` bool, True at real items.
+        vectors: item vectors ``[B, S, d]``; padding rows are zero, or with ``pad_vector: encoded``
+            the vector of blank content.
+        items: internal item ids ``[B, S]``, 0 = padding.
+        mask: ``[B, S]`` bool, True at real items.
         user: internal user ids ``[B]``.
         mode: ``train`` or ``predict``.
+        newest_only: only the state of the last slot is read (always so when predicting).
+        hidden: ``[B, S]`` bool, items that stand for a mask; their vector is zero and their id 0.
+            ``None`` where none is hidden.
+        mask_vector: ``[d]``, what is read in their place with ``mask_vector: encoded``; else
+            ``None``.
     """
 
     vectors: Tensor
@@ -31,37 +37,34 @@ class History:
     mask: Tensor
     user: Tensor
     mode: Literal["train", "predict"]
+    newest_only: bool = False
+    hidden: Tensor | None = None
+    mask_vector: Tensor | None = None
 
 
 class UserEncoder(nn.Module, ABC):
-    """Item vectors of a history to one state per position.
+    """Item vectors of a history to one state per slot.
+
+    In training an encoder whose ``targets`` are ``next`` gets a row without its newest item, and
+    the state at slot t predicts the item at slot t + 1. Other encoders get the whole row, and the
+    state at slot t predicts the item at slot t without reading it.
 
     Attributes:
-        needs: what it reads of :class:`History` beyond ``vectors`` and ``mask`` (``items``,
-            ``user``). One that needs nothing more is transferable: its parameter shapes do not
-            depend on the dataset.
+        needs: what it reads of :class:`History` beyond vectors and masks (``items``, ``user``).
+        transferable: False where parameter shapes depend on the number of users or items.
+        targets: the slots that it learns from; see :class:`~recbole_morec.data.targets.Targets`.
+            ``target_slots: last`` and ``window: prefixes`` leave the newest only.
     """
 
     needs: frozenset[str] = frozenset()
+    transferable: bool = True
+    targets: TargetKind = "next"
 
     @classmethod
     @abstractmethod
-    def from_config(cls, config: Any) -> UserEncoder:
-        """Build it from the settings."""
+    def from_config(cls, config: Any, dataset: Any) -> UserEncoder:
+        """Build it from the settings; ``dataset`` tells ``user_num`` and ``item_num``."""
 
     @abstractmethod
     def forward(self, history: History) -> Tensor:
-        """Return states ``[B, L, d]``; the state at slot t may read slots 0..t only."""
-
-    def predicts(self, batch: dict[str, Any]) -> Positions:
-        """What the states of a training batch predict; those of a causal encoder the next item.
-
-        Args:
-            batch: see ``recbole_morec.data.batches``.
-        """
-        return next_item(batch)
-
-    @property
-    def transferable(self) -> bool:
-        """True if its parameters fit any dataset."""
-        return not self.needs
+        """Return states ``[B, S, d]``; when predicting, the last slot's is read."""

@@ -3,8 +3,8 @@
 As PixelRec and NineRec run it:
 
 ``states = W GRU(e_1 .. e_L) + b``; NineRec has no output layer. There is no padding mask: the GRU
-starts at the left edge and reads padding like items (as the
-encoded`` the vector of a blank item, as published).
+starts at the left edge and reads padding like items (the zero vector, or with
+``pad_vector: encoded`` the vector of a blank item, as published).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class GRU4Rec(UserEncoder):
         nn.init.xavier_uniform_(self.gru.weight_hh_l0)
 
     @classmethod
-    def from_config(cls, config: Any) -> GRU4Rec:
+    def from_config(cls, config: Any, dataset: Any) -> GRU4Rec:
         return cls(
             config["embedding_size"],
             n_layers=config["n_layers"],

@@ -46,7 +46,7 @@ class NextItNet(UserEncoder):
         self.output = nn.Linear(dim, dim) if output_layer else nn.Identity()
 
     @classmethod
-    def from_config(cls, config: Any) -> NextItNet:
+    def from_config(cls, config: Any, dataset: Any) -> NextItNet:
         return cls(
             config["embedding_size"],
             kernel_size=config["kernel_size"],

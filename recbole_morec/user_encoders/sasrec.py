@@ -87,7 +87,7 @@ class SASRec(UserEncoder):
         self.apply(self._init_weights)
 
     @classmethod
-    def from_config(cls, config: Any) -> SASRec:
+    def from_config(cls, config: Any, dataset: Any) -> SASRec:
         return cls(
             config["embedding_size"],
             config["MAX_ITEM_LIST_LENGTH"],

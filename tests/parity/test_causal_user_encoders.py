@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recbole_morec.objectives import next_item
+from recbole_morec.objectives import positions
 from recbole_morec.objectives.bce import BCE
 from recbole_morec.objectives.bpr import BPR
 from recbole_morec.objectives.in_batch import InBatch
@@ -129,10 +129,13 @@ def batch_of(golden: Golden, items: int) -> dict[str, Tensor]:
         seq = golden.tensor("in/train_item_seq")  # [B, L+1]
     elif golden.facts["system"] == "pixelrec":
         seq, drawn = golden.tensor("in/train_items").unbind(1)
-        negative = drawn[:, 1:, None]  # aligned with the target
+        negative = drawn[..., None]  # aligned with the target
     else:
         seq, drawn = golden.tensor("in/train_items").unbind(2)
-        negative = drawn[:, :-1, None]  # aligned with the input
+        negative = drawn.roll(1, dims=1)[..., None]  # aligned with the input
+    target = seq > 0
+    target[:, 1:] &= seq[:, :-1] > 0
+    target[:, 0] = False
     batch = {
         "item_seq": seq,
         "mask": seq > 0,
@@ -140,7 +143,8 @@ def batch_of(golden: Golden, items: int) -> dict[str, Tensor]:
         "content": {"items": torch.arange(1, items)},
         "slot_count": torch.bincount(seq.flatten(), minlength=items)[1:].double(),
         "global_rows": len(seq),
-        "global_terms": int(((seq[:, 1:] > 0) & (seq[:, :-1] > 0)).sum()),
+        "target": target,
+        "global_terms": int(target.sum()),
     }
     if negative is not None:
         batch["negative_index"] = negative
@@ -163,7 +167,7 @@ def test_states_loss_gradients_and_scores(golden, case):
     states = encoder(History(table[inputs], inputs, inputs > 0, user, "train"))
     valid = data.tensor("out/valid_rows").bool()
     close(states[valid], data.tensor("out/seq_output")[valid])
-    loss = case.objective()(states, next_item(batch), table, batch)
+    loss = case.objective()(states, positions(batch, 1), table, batch)
     close(loss, data.tensor("out/loss"))
 
     loss.backward()
