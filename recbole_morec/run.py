@@ -31,6 +31,8 @@ from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
 from recbole_morec.training.run_folder import RunFolder, read_document
 from recbole_morec.training.trainer import Trainer, TrainState
+from recbole_morec.transfer.parts import load_parts
+from recbole_morec.transfer.sources import open_source, requested, run_folder_of
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +124,7 @@ def evaluate(
         for key in ("history_mask", "min_user_inter", "truncate_history"):
             values.pop(key, None)
     config = MoRecConfig(overrides={**values, **changes})
-    if (folder / "encoder.json").exists():
-        config["item_encoder_architecture"] = read_document(folder / "encoder.json")
-    if (folder / "tokenizer").exists():
-        config["tokenizer"] = str((folder / "tokenizer").resolve())
+    _take_encoder(config, folder)
     accelerator = _accelerator(config)
     parts = _build(config, accelerator, load_weights=False)
     parts.adapter.model.to(accelerator.device)
@@ -142,6 +141,23 @@ def evaluate(
     if accelerator.is_main_process:
         tables.print_report(f"{folder.name} on {config.dataset}: test", report)
     return {"dataset": config.dataset, "test": report.metrics, "users": report.users}
+
+
+def _take_encoder(config: MoRecConfig, folder: Path) -> None:
+    """Build the item encoder of a run folder, with the tokenizer that its vocabulary belongs to."""
+    if (folder / "encoder.json").exists():
+        config["item_encoder_architecture"] = read_document(folder / "encoder.json")
+    if (folder / "tokenizer").exists():
+        config["tokenizer"] = str((folder / "tokenizer").resolve())
+
+
+def _take_encoder_of_source(config: MoRecConfig, source: Path) -> None:
+    """As :func:`_take_encoder`, where the run that is loaded has the encoder that is asked for."""
+    folder = run_folder_of(source)
+    if folder is not None:
+        theirs = read_config_files([folder / "config.yaml"])
+        if theirs.get("item_encoder") == config["item_encoder"]:
+            _take_encoder(config, folder)
 
 
 def _only_evaluation(changes: Mapping[str, Any]) -> None:
@@ -165,7 +181,12 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         log.info("nothing to resume in %s: starting afresh", folder.path)
         config["resume"] = False
     folder.write_config(config.plain())
-    parts = _build(config, accelerator, load_weights=True)
+    loads = requested(config["load"]) if config.multimodal and config["load"] else {}
+    if "item_encoder" in loads:
+        _take_encoder_of_source(config, loads["item_encoder"])
+    parts = _build(config, accelerator, load_weights="item_encoder" not in loads)
+    if loads and not config["resume"]:
+        _load(parts, loads)
     if config.multimodal:
         encoder = parts.adapter.model.item_encoder
         folder.write_encoder(encoder)
@@ -184,6 +205,16 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         tables.print_report(f"{config.model} on {config.dataset}: test", reports["test"])
         log.info("run folder: %s", folder.path)
     return results
+
+
+def _load(parts: _Parts, loads: Mapping[str, Path]) -> None:
+    """Fill parts of the model from other runs or published checkpoints, and say what was done."""
+    model = parts.adapter.model
+    opened = {path: open_source(path) for path in set(loads.values())}
+    sources = {part: opened[path] for part, path in loads.items()}
+    done = load_parts(model, sources, parts.dataset.token_digest(), model.rows_by_id())
+    if parts.accelerator.is_main_process:
+        tables.print_loaded(done)
 
 
 def _build(config: MoRecConfig, accelerator: Accelerator, load_weights: bool) -> _Parts:

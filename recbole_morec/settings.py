@@ -117,6 +117,7 @@ class MultimodalSettings(_Settings):
     window_remainder: Literal["keep", "drop"]
     target_slots: Literal["all", "last"]
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    load: str | dict[Literal["item_encoder", "projection", "user_encoder", "positions"], str] | None
     encoder_learning_rate: Rate
     encoder_weight_decay: Annotated[float, Field(ge=0)]
     projection_group: Literal["recommender", "encoder"]

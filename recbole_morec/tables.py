@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recbole_morec.data.dataset import MultimodalDataset
     from recbole_morec.evaluation.evaluator import Report
     from recbole_morec.models.adapter import ModelAdapter
+    from recbole_morec.transfer.parts import Loaded
 
 
 def print_start(
@@ -55,6 +56,23 @@ def print_start(
         cells += [*(right[row] if row < len(right) else ("", ""))]
         table.add_row(*cells)
     _console().print(table)
+
+
+def print_loaded(done: Loaded) -> None:
+    """What a transfer took over, and what it left."""
+    table = Table(title="loaded", title_justify="left")
+    table.add_column("part")
+    table.add_column("tensors", justify="right")
+    table.add_column("", overflow="fold")
+    for part, names in done.loaded.items():
+        table.add_row(part, str(len(names)), "")
+    table.add_row("fresh in the model", str(len(done.fresh)), _shortened(done.fresh))
+    table.add_row("unused of the source", str(len(done.unused)), _shortened(done.unused))
+    _console().print(table)
+
+
+def _shortened(names: Sequence[str], shown: int = 4) -> str:
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 def print_report(title: str, report: Report) -> None:

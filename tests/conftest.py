@@ -23,10 +23,12 @@ def write_world(
     length: int = 8,
     cold_per_colour: int = 1,
     seed: int = 0,
+    cycle: bool = False,
 ) -> Path:
     """Write a dataset folder in which a user's items all have one colour.
 
     The last ``cold_per_colour`` items of each colour occur only as a user's newest interaction.
+    With ``cycle`` a user goes round the colours instead, and no item is cold.
     """
     from recbole_morec.data.atomic import ContentTable, write_content
 
@@ -51,6 +53,9 @@ def write_world(
         chosen = list(rng.permutation(warm)[: length - 1])
         newest = own[-1] if cold_per_colour and user % 3 == 0 else None
         chosen.append(newest or str(rng.choice([w for w in warm if w not in chosen] or warm)))
+        if cycle:
+            colours = np.roll(list(COLOURS), -user)
+            chosen = [str(rng.choice(by_colour[colours[t % len(colours)]])) for t in range(length)]
         lines += [f"u{user}\t{item}\t{1_600_000_000 + 10 * t}" for t, item in enumerate(chosen)]
     (folder / f"{folder.name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
     table = ContentTable(

@@ -58,7 +58,15 @@ class MultimodalRecommender(SequentialRecommender):
     @property
     def transferable(self) -> bool:
         """True if no parameter belongs to a user or an item."""
-        return not any(isinstance(module, IdEncoder) for module in self.modules())
+        return not self.rows_by_id()
+
+    def rows_by_id(self) -> frozenset[str]:
+        """Names of parameters that belong to items or users: of use with the same ids only."""
+        return frozenset(
+            f"{name}.embedding.weight"
+            for name, module in self.named_modules()
+            if isinstance(module, IdEncoder)
+        )
 
     @abstractmethod
     def calculate_loss(self, batch: dict[str, Any]) -> Tensor:
@@ -171,9 +179,11 @@ class MultimodalSequential(MultimodalRecommender):
         self._encodes_mask = masks and config["mask_vector"] == "encoded"
         self._mask: Tensor | None = None
 
-    @property
-    def transferable(self) -> bool:
-        return super().transferable and self.user_encoder.transferable
+    def rows_by_id(self) -> frozenset[str]:
+        names = super().rows_by_id()
+        if self.user_encoder.transferable:
+            return names
+        return names | {f"user_encoder.{name}" for name, _ in self.user_encoder.named_parameters()}
 
     def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Tensor:
         history = History(

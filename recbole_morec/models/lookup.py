@@ -16,6 +16,7 @@ from recbole_morec.errors import ConfigError, suggest
 _OURS = {
     "PixelNet": "recbole_morec.models.pixelnet",
     "MoRec": "recbole_morec.models.morec",
+    "TransRec": "recbole_morec.models.transrec",
 }
 _FAMILIES = ("general", "context_aware", "sequential", "knowledge_aware", "exlib")
 

@@ -5,8 +5,7 @@ Models Revisited", SIGIR 2023): a text or image encoder in place of the item ID,
 log-popularity correction on each user's newest window. With ``item_encoder: image+text`` the
 vectors of both encoders are fused.
 
-Differences from the authors' code: SASRec is PixelRec's variant (biases in the attention, GELU);
-otherwise as for :class:`~recbole_morec.models.pixelnet.PixelNet`.
+Differences from the authors' code: as for :class:`~recbole_morec.models.pixelnet.PixelNet`.
 """
 
 from __future__ import annotations

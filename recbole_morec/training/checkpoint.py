@@ -65,15 +65,9 @@ def load_checkpoint(
             another shape; the message lists them.
     """
     folder = find_checkpoint(folder)
-    try:
-        tensors = load_file(folder / _MODEL)
-        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        state, extra = dict(document["state"]), dict(document["extra"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"Checkpoint {folder} is damaged ({error}). Train again without --resume."
-        ) from error
-    parameters = {k.removeprefix("model."): v for k, v in tensors.items() if k[:6] == "model."}
+    tensors, document = _read(folder)
+    state, extra = dict(document["state"]), dict(document["extra"])
+    parameters = _of_model(tensors)
     _check_fit(folder, parameters, model.state_dict())
     model.load_state_dict(parameters)
     extra |= {k.removeprefix("extra."): v for k, v in tensors.items() if k[:6] == "extra."}
@@ -89,6 +83,33 @@ def load_checkpoint(
                 "again without --resume."
             ) from error
     return state, extra
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The model's tensors by name and the state of the run, without a model to fill.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    folder = find_checkpoint(folder)
+    tensors, document = _read(folder)
+    return _of_model(tensors), dict(document["state"])
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        tensors = load_file(folder / _MODEL)
+        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        dict(document["state"]), dict(document["extra"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"Checkpoint {folder} is damaged ({error}). Train again without --resume."
+        ) from error
+    return tensors, document
+
+
+def _of_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix("model."): v for k, v in tensors.items() if k[:6] == "model."}
 
 
 def find_checkpoint(folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Starting a model from what another run, or published code, has learned."""

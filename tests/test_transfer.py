@@ -1,0 +1,140 @@
+"""Loading parts of one run into another: what is taken, what is refused, and what it is worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_world
+
+from recbole_morec.errors import CheckpointError
+from recbole_morec.run import run
+from recbole_morec.training.checkpoint import read_checkpoint
+from recbole_morec.transfer.parts import PARTS, Source, load_parts, part_of
+
+QUICK = {
+    "use_gpu": False, "show_progress": False, "log_tensorboard": False, "topk": [20],
+    "valid_metric": "NDCG@20", "embedding_size": 16, "item_encoder": "tiny_convnext",
+    "objective": "in_batch", "learning_rate": 1e-3, "encoder_learning_rate": 3e-4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A source with many users and a target with few: other items, but the same looks, of which the
+    next item's colour follows from the newest one's. The right colour has 20 of 80 items."""
+    folder = tmp_path_factory.mktemp("pair")
+    for name, users, seed in (("source", 300, 1), ("target", 100, 2)):
+        path = folder / "data" / name
+        write_world(path, users=users, items_per_colour=20, cycle=True, seed=seed)
+    common = {**QUICK, "data_path": str(folder / "data"), "checkpoint_dir": str(folder / "saved")}
+    faster = {"learning_rate": 3e-3, "encoder_learning_rate": 1e-3, "train_batch_size": 32}
+    run("TransRec", "source", overrides={**common, **faster, "epochs": 12})
+    (source,) = (folder / "saved" / "source").iterdir()
+    return common, source
+
+
+def best(folder: str | Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(Path(folder) / "best")[0]
+
+
+def run_of(common: dict, **overrides) -> tuple[dict, Path]:
+    before = set(Path(common["checkpoint_dir"]).glob("target/*"))
+    results = run("TransRec", "target", overrides={**common, **overrides})
+    (folder,) = set(Path(common["checkpoint_dir"]).glob("target/*")) - before
+    return results, folder
+
+
+def test_all_parts_are_the_source_before_the_first_step(pair, capsys):
+    common, source = pair
+    _, folder = run_of(common, epochs=0, load=str(source))
+    theirs, ours = best(source), best(folder)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    printed = capsys.readouterr().out
+    assert "loaded" in printed
+    assert all(part in printed for part in PARTS)
+
+
+def test_only_the_parts_asked_for_are_loaded(pair):
+    common, source = pair
+    load = {"item_encoder": str(source), "positions": str(source)}
+    _, folder = run_of(common, epochs=0, load=load)
+    theirs, ours = best(source), best(folder)
+    for name in ours:
+        taken = part_of(name) in load
+        initial = ours[name].numel() == 1 or float(theirs[name].std()) < 1e-6  # norms may be equal
+        assert initial or torch.equal(ours[name], theirs[name]) == taken, name
+
+
+def test_transfer_beats_training_from_scratch_at_equal_steps(pair):
+    common, source = pair
+    scratch, _ = run_of(common, epochs=2)
+    loaded, _ = run_of(common, epochs=2, load=str(source))
+    assert loaded["training"]["epochs"] == scratch["training"]["epochs"]
+    assert loaded["test"]["all"]["recall@20"] > scratch["test"]["all"]["recall@20"] + 0.3
+
+
+def test_the_optimizer_is_fresh(pair):
+    common, source = pair
+    _, folder = run_of(common, epochs=1, load=str(source), learning_rate=1e-5)
+    document = json.loads((folder / "last" / "state.json").read_text())
+    assert document["optimizer"]["param_groups"][0]["lr"] == 1e-5
+    steps = {float(v) for k, v in _optimizer(folder).items() if k.endswith(".step")}
+    assert steps == {float(document["state"]["step"])}
+
+
+def _optimizer(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "last" / "optimizer.safetensors")
+
+
+def test_a_mismatched_checkpoint_is_refused_with_the_differences(pair):
+    common, source = pair
+    with pytest.raises(CheckpointError) as caught:
+        run("TransRec", "target", overrides={**common, "n_layers": 1, "load": str(source)})
+    assert "user_encoder.layers.layer.1." in str(caught.value)
+    assert "which this model has not" in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"shape \(16, .* and \(8, "):
+        run(
+            "TransRec", "target",
+            overrides={**common, "embedding_size": 8, "load": {"projection": str(source)}},
+        )  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"lacks item_encoder\.backbone"):
+        run(
+            "TransRec", "target",
+            overrides={**common, "item_encoder": "tiny_vit", "load": {"item_encoder": str(source)}},
+        )  # fmt: skip
+
+
+def test_nothing_is_copied_where_something_does_not_fit():
+    model = torch.nn.ModuleDict({"user_encoder": torch.nn.Linear(3, 2)})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors = {"user_encoder.weight": torch.ones(2, 3), "user_encoder.bias": torch.ones(3)}
+    with pytest.raises(CheckpointError, match=r"bias has shape \(3,\)"):
+        load_parts(model, {"user_encoder": Source("x", tensors)}, "", frozenset())
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+
+
+def test_rows_by_id_move_to_the_same_items_only(pair):
+    common, _ = pair
+    ids = {**common, "item_encoder": "id", "epochs": 1}
+    run("TransRec", "source", overrides=ids)
+    (folder,) = (
+        f for f in Path(common["checkpoint_dir"]).glob("source/*")
+        if "item_encoder: id\n" in (f / "config.yaml").read_text()
+    )  # fmt: skip
+    again = run("TransRec", "source", overrides={**ids, "epochs": 0, "load": str(folder)})
+    assert again["training"]["epochs"] == 0
+    load = {"item_encoder": str(folder)}
+    with pytest.raises(CheckpointError, match="belongs to the items or users"):
+        run("TransRec", "target", overrides={**ids, "load": load})
+
+
+def test_no_such_source_is_an_error(pair):
+    common, _ = pair
+    with pytest.raises(CheckpointError, match="does not exist; give a run folder"):
+        run("TransRec", "target", overrides={**common, "load": "nowhere"})
