@@ -298,6 +298,13 @@ class MoRecConfig(Config):
             named = (USER_ENCODERS, values["user_encoder"]), (OBJECTIVES, values["objective"])
             problems += [p for registry, name in named if (p := registry.problem(name))]
             problems += self._unknown_encoders(values)
+            listed = values["item_encoder"]
+            blind = {"id", "features"} & {listed} if isinstance(listed, str) else {"id"} & {*listed}
+            if values["mask_vector"] == "encoded" and blind:
+                problems.append(
+                    f"mask_vector=encoded: item_encoder={listed} reads no content that could stand "
+                    "for a mask; use mask_vector=learned."
+                )
         return problems
 
     def _unknown_encoders(self, values: Mapping[str, Any]) -> list[str]:

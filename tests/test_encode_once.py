@@ -59,3 +59,33 @@ def test_distinct_items_equal_every_slot(settings, encoder, objective):
     assert once.item() == pytest.approx(slots.item(), rel=1e-6)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("pad_vector", ["zero", "encoded"])
+@pytest.mark.parametrize("objective", ["in_batch", "bpr"])
+def test_every_slot_is_the_same_without_batch_statistics(settings, objective, pad_vector):
+    # GRU4Rec reads padding, so its vector has to be right in both.
+    overrides = {**settings, "item_encoder": "image", "objective": objective}
+    overrides |= {"user_encoder": "GRU4Rec", "pad_vector": pad_vector, "hidden_dropout_prob": 0.0}
+    overrides |= {"MAX_ITEM_LIST_LENGTH": 9}  # longer than any history
+    found = []
+    for encode in ("distinct", "every_slot"):
+        config = MoRecConfig("PixelNet", "colours", overrides={**overrides, "encode": encode})
+        config["device"] = torch.device("cpu")
+        torch.manual_seed(3)
+        adapter = build_adapter(config, MultimodalDataset(config))
+        adapter.model.double()
+        seen = []
+        forward = adapter.model.item_encoder.forward
+        adapter.model.item_encoder.forward = lambda c, f=forward, s=seen: s.append(c) or f(c)
+        batch = next(TrainLoader(adapter.batches(), 24, seed=1).epoch(0))
+        loss = adapter.loss(batch)
+        loss.backward()
+        gradients = {n: p.grad for n, p in adapter.model.named_parameters()}
+        slots = batch["item_index"].numel() + batch.get("negative_index", torch.zeros(0)).numel()
+        found.append((loss, gradients, len(seen[0]["items"]), slots))
+    (once, gradients, _, _), (slotwise, expected, rows, slots) = found
+    assert rows == slots  # padding included
+    assert once.item() == pytest.approx(slotwise.item(), rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7, msg=name)
