@@ -24,6 +24,7 @@ from recbole_morec.item_encoders import build_item_encoder
 
 COMMON = {"MAX_ITEM_LIST_LENGTH": 20, "stopping_step": 5}
 OURS = {"embedding_size": 128, "objective": "in_batch", "window": "windows"}
+GELU = {"activation": "gelu"}  # after the projection of texts, as MoRec has it
 POSTER = {"item_encoder": "tf_efficientnet_lite0"}
 TITLE = {"item_encoder": "all-MiniLM-L6-v2", "max_text_length": 40, "text_fields": ["title"]}
 COSINE = {"mixed_precision": "bf16", "scheduler": "cosine", "epochs": 10}
@@ -48,14 +49,15 @@ ROWS = {
             "encoder_learning_rate": 3e-4,
         },
     ),
-    "stored titles": ("MoRec", {**OURS, "stored": TITLE}),
+    "stored titles": ("PixelNet", {**GELU, **OURS, "stored": TITLE}),
     "stored titles and genres": (
-        "MoRec",
-        {**OURS, "stored": {**TITLE, "text_fields": ["title", "genres"]}},
+        "PixelNet",
+        {**GELU, **OURS, "stored": {**TITLE, "text_fields": ["title", "genres"]}},
     ),
     "titles end to end": (
-        "MoRec",
+        "PixelNet",
         {
+            **GELU,
             **OURS,
             **TITLE,
             **COSINE,
@@ -64,8 +66,9 @@ ROWS = {
         },
     ),
     "titles end to end, 20 epochs": (
-        "MoRec",
+        "PixelNet",
         {
+            **GELU,
             **OURS,
             **TITLE,
             **COSINE,
@@ -75,10 +78,10 @@ ROWS = {
         },
     ),
     # The recipe of the end-to-end rows, on the vectors that they start from.
-    "stored titles, same recipe": ("MoRec", {**OURS, **COSINE, "stored": TITLE}),
+    "stored titles, same recipe": ("PixelNet", {**GELU, **OURS, **COSINE, "stored": TITLE}),
     "stored titles, same recipe, 20 epochs": (
-        "MoRec",
-        {**OURS, **COSINE, "epochs": 20, "stored": TITLE},
+        "PixelNet",
+        {**GELU, **OURS, **COSINE, "epochs": 20, "stored": TITLE},
     ),
     "IDs, same recipe, 20 epochs": (
         "PixelNet",
@@ -86,8 +89,8 @@ ROWS = {
     ),
     # What is left when the vectors say nothing but which film it is.
     "random vectors, same recipe, 20 epochs": (
-        "MoRec",
-        {**OURS, **COSINE, "epochs": 20, "stored": {"random": 384}},
+        "PixelNet",
+        {**GELU, **OURS, **COSINE, "epochs": 20, "stored": {"random": 384}},
     ),
     "stored posters, same recipe": (
         "PixelNet",
