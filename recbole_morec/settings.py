@@ -117,6 +117,11 @@ class MultimodalSettings(_Settings):
     window_remainder: Literal["keep", "drop"]
     target_slots: Literal["all", "last"]
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    distillation_temperature: Rate
+    distillation_alpha: Annotated[float, Field(ge=0)]
+    distillation_ramp: Literal["epoch", "step"]
+    distillation_detach: bool
+    distillation_divergence: Literal["cross_entropy", "kl"]
     load: str | dict[Literal["item_encoder", "projection", "user_encoder", "positions"], str] | None
     encoder_learning_rate: Rate
     encoder_weight_decay: Annotated[float, Field(ge=0)]

@@ -15,9 +15,10 @@ slot_count          ``[n]``       how often an item stands in ``item_seq``
 log_popularity      ``[n]``       log share of the training interactions
 negative_index      ``[.., K]``   like item_index: negatives of each target, 0 elsewhere (where an
                                   objective needs them)
+newest_only         bool          every row has its newest item as its only target
 global_rows         int           rows of the whole batch, over all processes and micro-batches
 global_terms        int           targets in the whole batch
-epoch, step         int           set by the loader
+epoch, step, steps  int           from 0, and steps per epoch; set by the loader
 =================== ============= ==================================================================
 """
 
@@ -99,6 +100,7 @@ class MultimodalBatches:
             "item_seq": torch.from_numpy(item_seq),
             "mask": torch.from_numpy(item_seq > 0),
             "target": torch.from_numpy(target),
+            "newest_only": self._targets.kind == "last",
             "content": self._content.fetch(distinct),
             "item_index": torch.from_numpy(item_index),
             "slot_count": torch.from_numpy(

@@ -50,7 +50,7 @@ class _Batches(Dataset):
         batch["global_rows"] = len(whole)
         batch["global_terms"] = plan.builder.terms(whole, epoch)
         batch["local_rows"] = len(rows)
-        batch["epoch"], batch["step"] = epoch, step
+        batch["epoch"], batch["step"], batch["steps"] = epoch, step, len(plan)
         return batch
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def encode_catalogue(
     """Encode all items in fixed tiles, shared out over the processes.
 
     Args:
-        model: has ``encode_items(content) -> [n, d]``; put into evaluation mode by the caller.
+        model: has ``encode_items(content) -> [n, ..., d]``; put into evaluation mode by the caller.
         content: reader of the content that the model needs.
         item_num: N, padding included.
         device: where the model is.
@@ -57,7 +57,7 @@ def encode_catalogue(
         progress: show a progress bar.
 
     Returns:
-        fp32 ``[N, d]`` on ``device``, row 0 zero.
+        fp32 ``[N, ..., d]`` on ``device``, row 0 zero.
     """
     tiles = _Tiles(content, item_num)
     mine = range(parallel.rank(), len(tiles), parallel.world_size())
@@ -72,8 +72,8 @@ def encode_catalogue(
     ):
         vectors = model.encode_items({key: value.to(device) for key, value in batch.items()})
         encoded.append(vectors[:real].float())
-    dim = _dim(encoded)
-    rows = torch.cat(encoded) if encoded else torch.zeros(0, dim, device=device)
+    shape = _shape(encoded)
+    rows = torch.cat(encoded) if encoded else torch.zeros(0, *shape, device=device)
     everyone = parallel.gather_rows(rows)
     order = np.concatenate(
         [
@@ -82,11 +82,11 @@ def encode_catalogue(
             for tile in range(process, len(tiles), parallel.world_size())
         ]
     )
-    catalogue = torch.zeros(item_num, dim, device=device)
+    catalogue = torch.zeros(item_num, *shape, device=device)
     catalogue[torch.from_numpy(order).to(device)] = everyone
     return catalogue
 
 
-def _dim(encoded: list[Tensor]) -> int:
-    sizes = parallel.gather_objects(encoded[0].shape[1] if encoded else 0)
-    return max(sizes)
+def _shape(encoded: list[Tensor]) -> tuple[int, ...]:
+    """Shape of an item's vector (or vectors), also in a process that has encoded none."""
+    return max(parallel.gather_objects(tuple(encoded[0].shape[1:]) if encoded else ()))

@@ -36,7 +36,8 @@ class Report:
             every user; ``warm`` and ``cold`` split them by whether the target has training
             interactions; ``new_item`` ranks cold targets against warm items only;
             ``popularity b/n`` holds warm targets by popularity, each bucket an equal share of the
-            training interactions, 1 the most popular.
+            training interactions, 1 the most popular. A model with branches adds ``all``, ``warm``,
+            ``cold`` and ``new_item`` of each, as ``<branch>: all``.
         users: group -> number of users.
         ranks: rank of each user's target ``[U]``, in the order of ``splits.users[phase]``.
     """
@@ -48,6 +49,23 @@ class Report:
     def value(self, metric: str) -> float:
         """Value of one metric over all users, e.g. ``NDCG@10``."""
         return self.metrics[ALL][metric.lower()]
+
+
+@dataclass
+class _Ranked:
+    """What one branch makes of a tile: ranks of the targets, and its best items where needed."""
+
+    ranks: Ranks
+    best: Tensor | None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        found = {
+            "rank": self.ranks.rank.cpu().numpy(),
+            "new_item": self.ranks.new_item.cpu().numpy(),
+            "mean_rank": self.ranks.mean_rank.cpu().numpy(),
+            "candidates": self.ranks.candidates.cpu().numpy(),
+        }
+        return found if self.best is None else {**found, "best": self.best.cpu().numpy()}
 
 
 class Evaluator:
@@ -100,7 +118,7 @@ class Evaluator:
         scorer.prepare()
         tiles = -(-len(users) // TILE_USERS)
         mine = list(range(parallel.rank(), tiles, parallel.world_size()))
-        found: list[tuple[np.ndarray, Ranks, Tensor | None]] = []
+        found: list[tuple[np.ndarray, dict[str, _Ranked]]] = []
         bar = tqdm(
             total=len(mine),
             desc=phase,
@@ -110,14 +128,14 @@ class Evaluator:
         )
         for tile in mine:
             rows = np.arange(tile * TILE_USERS, min((tile + 1) * TILE_USERS, len(users)))
-            found.append((rows, *self._tile(scorer, phase, users[rows], targets[rows])))
+            found.append((rows, self._tile(scorer, phase, users[rows], targets[rows])))
             bar.update()
         bar.close()
         return self._report(phase, found)
 
     def _tile(
         self, scorer: Scorer, phase: str, users: np.ndarray, targets: np.ndarray
-    ) -> tuple[Ranks, Tensor | None]:
+    ) -> dict[str, _Ranked]:
         dataset, device = self._dataset, self._device
         items = dataset.histories.items
         length = dataset.protocol.max_length
@@ -135,18 +153,23 @@ class Evaluator:
             allowed[row, seen] = False
         else:
             allowed = sample_candidates(dataset, phase, users, self._config["seed"]).to(device)
+        return {
+            branch: self._rank(users, each, target_items, allowed)
+            for branch, each in scores.items()
+        }
+
+    def _rank(self, users: np.ndarray, scores: Tensor, targets: Tensor, allowed: Tensor) -> _Ranked:
         if not torch.isfinite(scores.masked_fill(~allowed, 0.0)).all():
             bad = int((~torch.isfinite(scores) & allowed).any(1).nonzero()[0])
             raise MoRecError(
-                f"The model gives user {dataset.user_tokens[users[bad]]!r} a score that is not "
-                "finite: training has diverged (lower learning_rate, set clip_grad_norm) or the "
-                "model divides by zero."
+                f"The model gives user {self._dataset.user_tokens[users[bad]]!r} a score that is "
+                "not finite: training has diverged (lower learning_rate, set clip_grad_norm) or "
+                "the model divides by zero."
             )
-        ranks = rank_targets(scores, target_items, allowed, self._warm, self._order)
         best = None
         if "rec.items" in self._needs:
             best = top_items(scores, allowed, self._order, max(self._config["topk"]))
-        return ranks, best
+        return _Ranked(rank_targets(scores, targets, allowed, self._warm, self._order), best)
 
     def _seen(self, users: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor]:
         """(row, item) pairs that the protocol bars from the ranking."""
@@ -166,28 +189,31 @@ class Evaluator:
 
     # --- from ranks to metrics -----------------------------------------------------------------
 
-    def _report(self, phase: str, found: list[tuple[np.ndarray, Ranks, Tensor | None]]) -> Report:
+    def _report(self, phase: str, found: list[tuple[np.ndarray, dict[str, _Ranked]]]) -> Report:
         pieces = [
-            {
-                "row": tile,
-                "rank": ranks.rank.cpu().numpy(),
-                "new_item": ranks.new_item.cpu().numpy(),
-                "mean_rank": ranks.mean_rank.cpu().numpy(),
-                "candidates": ranks.candidates.cpu().numpy(),
-                **({} if best is None else {"best": best.cpu().numpy()}),
-            }
-            for tile, ranks, best in found
+            (tile, {branch: ranked.arrays() for branch, ranked in branches.items()})
+            for tile, branches in found
         ]
         everyone = [piece for process in parallel.gather_objects(pieces) for piece in process]
-        joined = {k: np.concatenate([piece[k] for piece in everyone]) for k in everyone[0]}
-        place = np.argsort(joined.pop("row"))
-        joined = {key: values[place] for key, values in joined.items()}
-        metrics, counts = {}, {}
-        for group, members, rank in self._groups_of_users(phase, joined):
-            counts[group] = int(members.sum())
-            if counts[group]:
-                metrics[group] = self._measure(joined, members, rank)
-        return Report(metrics, counts, joined["rank"])
+        place = np.argsort(np.concatenate([tile for tile, _ in everyone]))
+        metrics: dict[str, dict[str, float]] = {}
+        counts: dict[str, int] = {}
+        main = None
+        for branch in everyone[0][1]:
+            of_branch = [arrays[branch] for _, arrays in everyone]
+            joined = {k: np.concatenate([a[k] for a in of_branch])[place] for k in of_branch[0]}
+            groups = self._groups_of_users(phase, joined)
+            if main is None:
+                main = joined["rank"]
+                prefix = ""
+            else:
+                prefix = f"{branch}: "
+                groups = (group for group in groups if not group[0].startswith("popularity"))
+            for group, members, rank in groups:
+                counts[prefix + group] = int(members.sum())
+                if counts[prefix + group]:
+                    metrics[prefix + group] = self._measure(joined, members, rank)
+        return Report(metrics, counts, main)
 
     def _groups_of_users(
         self, phase: str, joined: dict[str, np.ndarray]

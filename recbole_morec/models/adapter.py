@@ -48,9 +48,9 @@ class ModelAdapter(ABC):
         """The builder of training batches."""
 
     @abstractmethod
-    def loss(self, batch: dict[str, Any]) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
         """This process's share of the loss: summed over processes and micro-batches it is the
-        loss of the whole batch."""
+        loss of the whole batch. Named parts add up to it."""
 
     @abstractmethod
     def scorer(self, device: torch.device) -> Scorer:
@@ -89,7 +89,7 @@ class MultimodalAdapter(ModelAdapter):
         last = self.config["window"] == "last"
         return Windows(splits, length, self.config["window_remainder"], last=last)
 
-    def loss(self, batch: dict[str, Any]) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
         return self.model.calculate_loss(batch)
 
     def scorer(self, device: torch.device) -> Scorer:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from recbole_morec.data.targets import TargetKind
 from recbole_morec.errors import ConfigError, MoRecError
-from recbole_morec.item_encoders import build_item_encoder
+from recbole_morec.item_encoders import ItemEncoder, build_item_encoder
 from recbole_morec.item_encoders.base import Reserved
 from recbole_morec.item_encoders.id import IdEncoder
 from recbole_morec.models.every_slot import one_row_per_slot
 from recbole_morec.objectives import OBJECTIVES, positions
-from recbole_morec.user_encoders import USER_ENCODERS, History
+from recbole_morec.user_encoders import USER_ENCODERS, History, UserEncoder, training_history
 
 
 class MultimodalRecommender(SequentialRecommender):
@@ -45,7 +45,7 @@ class MultimodalRecommender(SequentialRecommender):
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)
-        self.item_encoder = build_item_encoder(config, dataset, load_weights=load_weights)
+        self.item_encoder = self.build_item_encoder(config, dataset, load_weights)
         self.pad_vector = config["pad_vector"]
         self.encode = config["encode"]
         self.catalogue: Tensor | None = None
@@ -54,6 +54,10 @@ class MultimodalRecommender(SequentialRecommender):
                 f"The item encoder gives vectors of {self.item_encoder.dim}, but "
                 f"embedding_size={config['embedding_size']}."
             )
+
+    def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
+        """The item encoder that the settings name."""
+        return build_item_encoder(config, dataset, load_weights)
 
     @property
     def transferable(self) -> bool:
@@ -69,8 +73,9 @@ class MultimodalRecommender(SequentialRecommender):
         )
 
     @abstractmethod
-    def calculate_loss(self, batch: dict[str, Any]) -> Tensor:
-        """This process's share of the loss of a batch (``recbole_morec.data.batches``)."""
+    def calculate_loss(self, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
+        """This process's share of the loss of a batch (``recbole_morec.data.batches``), or the
+        named parts that it is the sum of."""
 
     @abstractmethod
     def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Any:
@@ -85,8 +90,11 @@ class MultimodalRecommender(SequentialRecommender):
             States ``[B, d]``, or what a model's own :meth:`score` reads.
         """
 
-    def score(self, users: Any, items: Tensor) -> Tensor:
-        """Scores ``[B, n]`` of user states ``[B, d]`` and item vectors ``[n, d]``."""
+    def score(self, users: Any, items: Tensor) -> Tensor | dict[str, Tensor]:
+        """Scores ``[B, n]`` of user states ``[B, d]`` and item vectors ``[n, d]``.
+
+        A model with branches gives them by name, what it recommends by first.
+        """
         return users @ items.T
 
     # --- item vectors -------------------------------------------------------------------------
@@ -135,12 +143,12 @@ class MultimodalRecommender(SequentialRecommender):
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """RecBole's scores of all items, flattened ``[B * N]`` (histories padded on the right)."""
         users = self._users(interaction)
-        return self.score(users, self._catalogue()).reshape(-1)
+        return _main(self.score(users, self._catalogue())).reshape(-1)
 
     def predict(self, interaction: Any) -> Tensor:
         """RecBole's scores ``[B]`` of one item per row."""
         items = self._catalogue()[interaction[self.ITEM_ID]]  # [B, d]
-        return self.score(self._users(interaction), items).diagonal()
+        return _main(self.score(self._users(interaction), items)).diagonal()
 
     def _users(self, interaction: Any) -> Any:
         right_padded = interaction[self.ITEM_SEQ]  # [B, L]
@@ -160,6 +168,16 @@ class MultimodalRecommender(SequentialRecommender):
         return self.catalogue
 
 
+def _main(scores: Tensor | dict[str, Tensor]) -> Tensor:
+    return scores if isinstance(scores, Tensor) else next(iter(scores.values()))
+
+
+def target_kind(config: Any, encoder: UserEncoder) -> TargetKind:
+    """The slots that a user encoder learns from under the settings."""
+    newest = config["window"] == "prefixes" or config["target_slots"] == "last"
+    return "last" if newest else encoder.targets
+
+
 class MultimodalSequential(MultimodalRecommender):
     """An item encoder, a user encoder and an objective, in any combination.
 
@@ -172,9 +190,7 @@ class MultimodalSequential(MultimodalRecommender):
         self.user_encoder = USER_ENCODERS.get(config["user_encoder"]).from_config(config, dataset)
         self.objective = OBJECTIVES.get(config["objective"]).from_config(config)
         self.negatives = self.objective.negatives
-        self._whole_row = self.user_encoder.targets != "next"
-        newest = config["window"] == "prefixes" or config["target_slots"] == "last"
-        self.targets = "last" if newest else self.user_encoder.targets
+        self.targets = target_kind(config, self.user_encoder)
         masks = self.user_encoder.targets == "masked"
         self._encodes_mask = masks and config["mask_vector"] == "encoded"
         self._mask: Tensor | None = None
@@ -199,28 +215,9 @@ class MultimodalSequential(MultimodalRecommender):
 
     def calculate_loss(self, batch: dict[str, Any]) -> Tensor:
         batch, vectors = self.encode_batch(batch)
-        history = self._history(batch, vectors)
-        predicted = positions(batch, offset=0 if self._whole_row else 1)
+        mask = self.encode_reserved("mask")[0] if self._encodes_mask else None
+        history = training_history(batch, vectors, self.user_encoder, mask)
+        predicted = positions(batch, self.user_encoder.offset)
         if len(batch["item_seq"]) == 0:
             return self.objective(history.vectors, predicted, vectors, batch) + self.nothing()
         return self.objective(self.user_encoder(history), predicted, vectors, batch)
-
-    def _history(self, batch: dict[str, Any], vectors: Tensor) -> History:
-        """The row that the user encoder reads in training, without what it has to predict."""
-        slots = slice(None) if self._whole_row else slice(None, -1)
-        items, index = batch["item_seq"][:, slots], batch["item_index"][:, slots]
-        read, hidden = vectors[index], None  # [B, S, d]
-        if self.user_encoder.targets == "masked":
-            hidden = batch["target"]
-            items = items.masked_fill(hidden, 0)
-            read = read.masked_fill(hidden[..., None], 0.0)
-        return History(
-            vectors=read,
-            items=items,
-            mask=batch["mask"][:, slots],
-            user=batch["user"],
-            mode="train",
-            newest_only=self.targets == "last",
-            hidden=hidden,
-            mask_vector=self.encode_reserved("mask")[0] if self._encodes_mask else None,
-        )

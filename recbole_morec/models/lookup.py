@@ -17,6 +17,7 @@ _OURS = {
     "PixelNet": "recbole_morec.models.pixelnet",
     "MoRec": "recbole_morec.models.morec",
     "TransRec": "recbole_morec.models.transrec",
+    "ODMT": "recbole_morec.models.odmt",
 }
 _FAMILIES = ("general", "context_aware", "sequential", "knowledge_aware", "exlib")
 

@@ -72,7 +72,7 @@ class InBatch(Objective):
         own = (h * vectors[1:][label]).sum(-1) - self.popularity_correction * log_p  # [M]
         logits = h @ columns.T + bias  # [M, n]
         if self.mask_own_history:
-            barred = _own_items(batch["item_seq"], items)[positions.row]  # [M, n]
+            barred = own_items(batch["item_seq"], items)[positions.row]  # [M, n]
             logits = logits.masked_fill(barred, float("-inf"))
             # The label's own slot is never barred, and it is a single slot.
             logits = logits.scatter(1, label[:, None] + first, own[:, None].to(logits.dtype))
@@ -86,7 +86,7 @@ class InBatch(Objective):
         return bias.masked_fill(batch["slot_count"] == 0, float("-inf"))
 
 
-def _own_items(item_seq: Tensor, columns: Tensor) -> Tensor:
+def own_items(item_seq: Tensor, columns: Tensor) -> Tensor:
     """``[B, n]`` bool: does the item of a column stand in the row's window?"""
     own = torch.zeros(len(item_seq), len(columns), dtype=torch.bool, device=item_seq.device)
     for slot in item_seq.T:

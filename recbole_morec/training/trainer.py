@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class _LossModule(nn.Module):
         self.model = adapter.model
         self._adapter = adapter
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: Any) -> Tensor | dict[str, Tensor]:
         return self._adapter.loss(batch)
 
 
@@ -194,27 +195,27 @@ class Trainer:
             leave=False,
         )
         meter = _Meter()
-        epoch_loss = torch.zeros((), dtype=torch.float64)
+        sums: Counter[str] = Counter()  # of the loss and its named parts
         batches = self.loader.epoch(self.state.epoch)
         for _ in range(steps):
-            loss = self._step(batches, meter)
-            epoch_loss += loss
+            losses = self._step(batches, meter)
+            sums.update(losses)
             self.state.step += 1
             bar.update()
             bar.set_postfix(
-                loss=f"{loss:.4f}",
+                loss=f"{losses['loss']:.4f}",
                 lr=f"{self._rate():.2g}",
                 **meter.rates(parallel.world_size(), self._users_per_row),
             )
             if self.state.step % self.config["log_interval"] == 0:
-                self._log_train(float(loss), meter)
+                self._log_train(losses, meter)
         bar.close()
         self.state.seconds += meter.seconds
         self.state.rows += meter.rows
         self.state.items += meter.items
         self.state.data_wait += meter.wait
         record = {
-            "loss": float(epoch_loss) / max(steps, 1),
+            **{name: total / max(steps, 1) for name, total in sums.items()},
             "lr": self._rate(),
             **{
                 k: float(v)
@@ -229,10 +230,11 @@ class Trainer:
             record["items/s"], 100 * record["data_wait"],
         )  # fmt: skip
 
-    def _step(self, batches: Any, meter: _Meter) -> float:
-        """One optimiser step over all micro-batches; returns the loss of the whole batch."""
+    def _step(self, batches: Any, meter: _Meter) -> dict[str, float]:
+        """One optimiser step over all micro-batches; returns the loss of the whole batch, and its
+        named parts where the model has some."""
         started = time.perf_counter()
-        total = torch.zeros((), device=self.accelerator.device)
+        totals: dict[str, Tensor] = {}
         accumulation = self.loader.accumulation
         for micro in range(accumulation):
             waiting = time.perf_counter()
@@ -247,20 +249,23 @@ class Trainer:
             )
             synchronise = micro == accumulation - 1 or parallel.world_size() == 1
             with self._maybe_no_sync(synchronise), self.accelerator.autocast():
-                loss = self.loss_module(batch)
+                parts = self.loss_module(batch)
+                parts = {"loss": parts} if isinstance(parts, Tensor) else parts
+                loss = sum(parts.values())
                 # DDP averages gradients over processes; the shares of the loss add up.
                 self.accelerator.backward(loss * parallel.world_size())
-            total += loss.detach()
-        self._check_finite(total)
+            for name, part in {**parts, "loss": loss}.items():
+                totals[name] = totals.get(name, 0.0) + part.detach()
+        self._check_finite(totals["loss"])
         limit = largest_norm(self.config)
         if limit:
             self.accelerator.clip_grad_norm_(self.loss_module.parameters(), limit)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step()
-        loss = self.accelerator.reduce(total, "sum").item()
+        values = self.accelerator.reduce(torch.stack(list(totals.values())), "sum").tolist()
         meter.seconds += time.perf_counter() - started
-        return loss
+        return dict(zip(totals, values, strict=True))
 
     def _maybe_no_sync(self, synchronise: bool) -> Any:
         if synchronise:
@@ -358,11 +363,11 @@ class Trainer:
     def _rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
-    def _log_train(self, loss: float, meter: _Meter) -> None:
+    def _log_train(self, losses: dict[str, float], meter: _Meter) -> None:
         rates = {
             k: float(v) for k, v in meter.rates(parallel.world_size(), self._users_per_row).items()
         }
-        self._record("step", {"loss": loss, "lr": self._rate(), **rates})
+        self._record("step", {**losses, "lr": self._rate(), **rates})
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:
         epoch = self.state.epoch + (kind != "valid")

@@ -60,6 +60,11 @@ class UserEncoder(nn.Module, ABC):
     transferable: bool = True
     targets: TargetKind = "next"
 
+    @property
+    def offset(self) -> int:
+        """Slots between a target and the state that predicts it."""
+        return 1 if self.targets == "next" else 0
+
     @classmethod
     @abstractmethod
     def from_config(cls, config: Any, dataset: Any) -> UserEncoder:
@@ -68,3 +73,36 @@ class UserEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, history: History) -> Tensor:
         """Return states ``[B, S, d]``; when predicting, the last slot's is read."""
+
+
+def training_history(
+    batch: dict[str, Any],
+    vectors: Tensor,
+    encoder: UserEncoder,
+    mask_vector: Tensor | None = None,
+) -> History:
+    """What an encoder reads of the rows of a training batch, without what it has to predict.
+
+    Args:
+        batch: see ``recbole_morec.data.batches``.
+        vectors: ``[1 + n, d]``: padding, then the batch's items.
+        encoder: who reads.
+        mask_vector: ``[d]``, see :class:`History`.
+    """
+    slots = slice(None) if encoder.targets != "next" else slice(None, -1)
+    items = batch["item_seq"][:, slots]
+    read, hidden = vectors[batch["item_index"][:, slots]], None  # [B, S, d]
+    if encoder.targets == "masked":
+        hidden = batch["target"]
+        items = items.masked_fill(hidden, 0)
+        read = read.masked_fill(hidden[..., None], 0.0)
+    return History(
+        vectors=read,
+        items=items,
+        mask=batch["mask"][:, slots],
+        user=batch["user"],
+        mode="train",
+        newest_only=batch["newest_only"],
+        hidden=hidden,
+        mask_vector=mask_vector,
+    )

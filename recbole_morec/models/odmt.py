@@ -1,0 +1,122 @@
+"""ODMT (Bian et al., "Multimodal recommendation with an ID-aware Multi-modal Transformer and online
+distillation", arXiv 2308.04067, ACM MM 2023).
+
+Each item has three vectors, of its ID, its words and its picture
+(:class:`~recbole_morec.item_encoders.id_aware.IdAwareEncoder`); each has a user encoder of its own.
+Training adds the three in-batch cross-entropies and lets the branches teach each other
+(:class:`~recbole_morec.objectives.online_distillation.OnlineDistillation`); a score is the mean of
+the branches' dot products.
+
+Differences from the authors' code: an ID table that starts from features is a copy of them unless
+``tie_cls_feature``; heads of the item transformer are a setting; the last epoch is evaluated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_morec import parallel
+from recbole_morec.item_encoders.id_aware_transformer import BRANCHES
+from recbole_morec.models.base import MultimodalRecommender, target_kind
+from recbole_morec.objectives import positions
+from recbole_morec.objectives.in_batch import own_items
+from recbole_morec.objectives.online_distillation import Columns, OnlineDistillation
+from recbole_morec.user_encoders import USER_ENCODERS, History, training_history
+
+
+class ODMT(MultimodalRecommender):
+    """Three branches that teach each other; see ``properties/model/ODMT.yaml``.
+
+    Attributes:
+        user_encoder: one user encoder per branch.
+        distillation: the teaching.
+    """
+
+    def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
+        super().__init__(config, dataset, load_weights)
+        make = USER_ENCODERS.get(config["user_encoder"]).from_config
+        self.user_encoder = nn.ModuleDict({branch: make(config, dataset) for branch in BRANCHES})
+        self.targets = target_kind(config, self.user_encoder["id"])
+        self.distillation = OnlineDistillation(
+            config["distillation_temperature"],
+            config["distillation_alpha"],
+            config["distillation_detach"],
+            config["distillation_divergence"],
+        )
+        self.popularity_correction = config["popularity_correction"]
+        self.mask_own_history = config["mask_own_history"]
+        self.gather = config["gather_negatives"]
+        self.ramp_by_step = config["distillation_ramp"] == "step"
+
+    def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Tensor:
+        """States ``[B, 3, d]`` of the branches, from vectors ``[B, L, 3, d]``."""
+        states = [
+            encoder(History(vectors[:, :, b], items, items > 0, user, "predict", newest_only=True))[
+                :, -1
+            ]
+            for b, encoder in enumerate(self.user_encoder.values())
+        ]
+        return torch.stack(states, 1)
+
+    def score(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """Scores ``[B, n]`` of the ensemble and of every branch.
+
+        Args:
+            users: ``[B, 3, d]``.
+            items: ``[n, 3, d]``.
+        """
+        alone = {name: users[:, b] @ items[:, b].T for b, name in enumerate(BRANCHES)}
+        return {"ensemble": sum(alone.values()) / len(BRANCHES), **alone}
+
+    def calculate_loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The parts of this process's share of the loss, by name."""
+        batch, vectors = self.encode_batch(batch)  # [1 + n, 3, d]
+        predicted = positions(batch, self.user_encoder["id"].offset)
+        columns, items, bias = self._columns(batch, predicted, vectors[1:])
+        logits = {}
+        for b, (name, encoder) in enumerate(self.user_encoder.items()):
+            history = training_history(batch, vectors[:, b], encoder)
+            states = encoder(history) if len(batch["item_seq"]) else history.vectors
+            h = states[predicted.row, predicted.slot]  # [M, d]
+            logits[name] = h @ items[:, b].T + bias  # [M, n]
+        count = max(int(batch["global_terms"]), 1)
+        parts = {
+            f"{name}_loss": columns.cross_entropy(each).sum() / count
+            for name, each in logits.items()
+        }
+        weight = self.distillation.weight(self._epoch(batch))
+        if weight > 0:
+            taught = self.distillation.terms(logits, columns)
+            parts["distillation"] = weight * sum(term.sum() for term in taught.values()) / count
+        if len(batch["item_seq"]) == 0:
+            parts["id_loss"] = parts["id_loss"] + self.nothing()
+        return parts
+
+    def _epoch(self, batch: dict[str, Any]) -> float:
+        """Epochs from 1, whole or (``distillation_ramp: step``) as far as the step has come."""
+        if self.ramp_by_step:
+            return batch["epoch"] + (batch["step"] + 1) / batch["steps"]
+        return batch["epoch"] + 1
+
+    def _columns(
+        self, batch: dict[str, Any], predicted: Any, own: Tensor
+    ) -> tuple[Columns, Tensor, Tensor]:
+        """The columns of the logits, their item vectors ``[n, 3, d]`` and ``- a log p`` ``[n]``."""
+        items, count = batch["content"]["items"], batch["slot_count"]
+        bias = -self.popularity_correction * batch["log_popularity"]
+        vectors, first = own, 0
+        if self.gather and parallel.world_size() > 1:
+            vectors, sizes = parallel.gather_rows_with_gradient(own)
+            items, count, bias = (parallel.gather_rows(x, sizes) for x in (items, count, bias))
+            first = sum(sizes[: parallel.rank()])
+        log_count = count.log().expand(len(predicted.row), -1)  # an item in no slot is barred
+        label = predicted.label - 1 + first
+        if self.mask_own_history:
+            barred = own_items(batch["item_seq"], items)[predicted.row]
+            log_count = log_count.masked_fill(barred, float("-inf"))
+            # The label's own slot is never barred, and it is a single slot.
+            log_count = log_count.scatter(1, label[:, None], 0.0)
+        return Columns(log_count, label), vectors, bias

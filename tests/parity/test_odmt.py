@@ -1,0 +1,169 @@
+"""ODMT: item vectors, states, logits, the parts of the loss, gradients and scores as published."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from recbole_morec.config import MoRecConfig
+from recbole_morec.item_encoders.id_aware import IdAwareEncoder
+from recbole_morec.item_encoders.id_aware_transformer import BRANCHES, IdAwareTransformer
+from recbole_morec.models.odmt import ODMT
+from recbole_morec.objectives.online_distillation import Columns, OnlineDistillation
+from recbole_morec.transfer.published_odmt import odmt_branch, odmt_item_key
+
+from .conftest import Golden, close
+from .test_causal_user_encoders import morec_names
+
+NAMES = [
+    "odmt_v1_init0",
+    "odmt_v1_init1_const_alpha",
+    "odmt_v1_init2_aliased",
+    "odmt_v1_init3_aliased",
+    "odmt_v1_no_distillation",
+    "odmt_v3_init0",
+]
+
+
+class OnTables(ODMT):
+    """ODMT on token features that are given, without a store of them."""
+
+    def build_item_encoder(self, config, dataset, load_weights):
+        sizes = dataset.sizes
+        widths = {branch: sizes[f"{branch}_embedding_dim"] for branch in BRANCHES}
+        transformer = IdAwareTransformer(
+            sizes["embedding_dim"], widths,
+            layers=sizes["merged_att_layers"], heads=sizes["merged_att_layers"],
+            dropout=0.0, version="v1" if sizes["version"] == "v1" else "full",
+        )  # fmt: skip
+        return IdAwareEncoder("odmt", dataset.item_num, sizes["embedding_dim"], widths, transformer)
+
+
+def build(golden: Golden) -> ODMT:
+    sizes = golden.sizes
+    overrides = {
+        "embedding_size": sizes["embedding_dim"], "MAX_ITEM_LIST_LENGTH": sizes["max_seq_len"],
+        "n_layers": sizes["transformer_block"], "n_heads": sizes["num_attention_heads"],
+        "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "distillation_alpha": sizes["alpha"],
+        "distillation_temperature": sizes["tau"], "attention_bias": False, "hidden_act": "relu",
+        "layer_norm_eps": 1e-6,
+    }  # fmt: skip
+    config = MoRecConfig("ODMT", "odmt", overrides=overrides)
+    config["device"] = torch.device("cpu")
+    dataset = SimpleNamespace(
+        item_num=sizes["item_num"] + 1, user_num=9, sizes=sizes, num=lambda field: 0
+    )
+    model = OnTables(config, dataset)
+    model.load_state_dict({name: golden.tensor(f"param/{key}") for key, name in names(golden)})
+    return model
+
+
+def names(golden: Golden) -> list[tuple[str, str]]:
+    """Published parameter name and ours, without what the published forward does not use."""
+    users = morec_names(golden.sizes["transformer_block"])
+    pairs = []
+    for key in golden.facts["parameters"]:
+        branch = odmt_branch(key)
+        if branch is None:
+            ours = odmt_item_key(key)
+        else:
+            theirs = f"user_encoder.{branch[1]}"
+            prefix = next(each for each in users if theirs.startswith(each))
+            ours = f"user_encoder.{branch[0]}.{users[prefix]}{theirs.removeprefix(prefix)}"
+        if ours is not None:
+            pairs.append((key, ours))
+    return pairs
+
+
+def content(golden: Golden, items: torch.Tensor) -> dict[str, torch.Tensor]:
+    words = golden.sizes["num_words_title"]
+    return {
+        "items": items,
+        "text_tokens": golden.tensor("in/t_feat")[items],
+        "text_token_mask": golden.tensor("in/item_text")[items, words:] > 0,
+        "image_tokens": golden.tensor("in/v_feat")[items],
+    }
+
+
+def batch_of(golden: Golden, epoch: int) -> dict:
+    seq = golden.tensor("in/train_item_seq")
+    items, index = seq.unique(return_inverse=True)
+    assert items[0] == 0
+    items = items[1:]
+    target = seq > 0
+    target[:, 1:] &= seq[:, :-1] > 0
+    target[:, 0] = False
+    return {
+        "user": torch.zeros(len(seq), dtype=torch.long),
+        "item_seq": seq,
+        "mask": seq > 0,
+        "target": target,
+        "newest_only": False,
+        "item_index": index,
+        "content": content(golden, items),
+        "slot_count": torch.bincount(index.flatten())[1:].double(),
+        "log_popularity": golden.tensor("in/pop_prob")[items].log(),
+        "global_rows": len(seq),
+        "global_terms": int(target.sum()),
+        "epoch": epoch - 1,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("plain", [True, False])
+def test_loss_gradients_and_scores(golden, name, plain):
+    data = golden(f"odmt/{name}")
+    model = build(data)
+    model.item_encoder.transformer.plain = plain
+    for epoch in data.sizes["epochs"]:
+        model.train()
+        model.zero_grad()
+        parts = model.calculate_loss(batch_of(data, epoch))
+        entropy = sum(parts[f"{branch}_loss"] for branch in BRANCHES)
+        close(entropy, data.tensor(f"out/ce_epoch{epoch}"))
+        taught = parts.get("distillation", torch.zeros(()))
+        close(taught, data.tensor(f"out/kl_epoch{epoch}"))
+        weight = data.tensor(f"out/kd_weight_epoch{epoch}").item()
+        assert model.distillation.weight(epoch) == pytest.approx(weight)
+    for branch in BRANCHES:
+        close(parts[f"{branch}_loss"], data.tensor(f"out/ce_{branch}"))
+    loss = sum(parts.values())
+    close(loss, data.tensor("out/loss"))
+    loss.backward()
+    ours = dict(model.named_parameters())
+    gradients = data.gradient_norms()
+    for key, name in names(data):
+        if key in gradients:
+            assert ours[name].grad.norm().item() == pytest.approx(gradients[key], rel=1e-7), key
+
+    model.eval()
+    with torch.no_grad():
+        catalogue = model.encode_items(content(data, torch.arange(data.sizes["item_num"] + 1)))
+        for b, branch in enumerate(BRANCHES):
+            close(catalogue[:, b], data.tensor(f"out/item_emb_{branch}"))
+        history = data.tensor("in/eval_item_seq")
+        users = model.encode_users(catalogue[history], history, history[:, 0])
+        scores = model.score(users, catalogue)
+    for branch in BRANCHES:
+        close(scores[branch], data.tensor(f"out/scores_{branch}"))
+    close(scores["ensemble"], data.tensor("out/scores_final"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_terms_of_the_distillation(golden, name):
+    data = golden(f"odmt/{name}")
+    if "out/kd_text_from_id" not in data:
+        pytest.skip("trained without distillation")
+    labels = data.tensor("out/labels")
+    logits = {branch: data.tensor(f"out/logits_{branch}") for branch in BRANCHES}
+    # One column per slot, as published: barred ones hold -1e4.
+    barred = logits["id"] <= -1e3
+    columns = Columns(torch.zeros_like(logits["id"]).masked_fill(barred, float("-inf")), labels)
+    for branch, each in logits.items():
+        close(columns.cross_entropy(each).mean(), data.tensor(f"out/ce_{branch}"))
+    sizes = data.sizes
+    terms = OnlineDistillation(sizes["tau"], sizes["alpha"]).terms(logits, columns)
+    for name, term in terms.items():
+        close(term.mean(), data.tensor(f"out/kd_{name}"))
