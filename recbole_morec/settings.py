@@ -117,6 +117,16 @@ class MultimodalSettings(_Settings):
     window_remainder: Literal["keep", "drop"]
     target_slots: Literal["all", "last"]
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    branches: list[Literal["id", "text", "image"]]
+    item_transformer: bool
+    item_transformer_layers: Positive
+    item_transformer_heads: Positive
+    item_transformer_mask: Literal["v1", "full"]
+    id_embedding_size: Positive | None
+    id_init: Literal["random", "mean", "text", "image"]
+    tie_cls_feature: bool
+    fusion_weights: Literal["mean", "learned"]
+    states_dtype: Literal["bf16", "fp32"]
     distillation_temperature: Rate
     distillation_alpha: Annotated[float, Field(ge=0)]
     distillation_ramp: Literal["epoch", "step"]

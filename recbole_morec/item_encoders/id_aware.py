@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from recbole_morec.data.content import ContentReader, open_content
+from recbole_morec.data.content.state_store import StateStore, stored_states
+from recbole_morec.data.content.states import StateReader
 from recbole_morec.errors import ConfigError
+from recbole_morec.item_encoders.backbone import BackboneEncoder
 from recbole_morec.item_encoders.base import Content, ItemEncoder, Reserved
+from recbole_morec.item_encoders.build import build_item_encoder
 from recbole_morec.item_encoders.id_aware_transformer import BRANCHES, IdAwareTransformer
+
+CONTENT = ("text", "image")
 
 
 class IdAwareEncoder(ItemEncoder):
-    """Token features and ID -> ``[n, 3, d]``: the branches' vectors in the order of ``BRANCHES``.
+    """Tokens and ID of ``n`` items -> ``[n, 3, d]``: a vector for each branch.
 
     Args:
+        name: the names that it was asked for by.
         item_num: N, rows of the ID table.
         dim: d.
-        transformer: joins the tokens; ``None`` leaves the branches apart (an ablation): each is a
-            linear map of the ID, the first word token and the first image token.
         widths: sizes of an ID vector, a text token and an image token, by branch.
+        branches: which of :data:`BRANCHES` are given, in this order.
+        transformer: joins the tokens; ``None`` leaves the branches apart (an ablation): each is a
+            linear map of the ID, the first word token or the first image token.
+        encoders: text and image encoders that run at every step; empty where their states are read
+            from a store.
+        tied: ``text`` or ``image``: its first token is the ID's row, without gradient (the
+            published code shares that memory when the ID table starts from it).
+
+    Attributes:
+        states: reader of stored states, where they are stored.
     """
 
     def __init__(
@@ -28,43 +48,210 @@ class IdAwareEncoder(ItemEncoder):
         name: str,
         item_num: int,
         dim: int,
-        widths: dict[str, int],
-        transformer: IdAwareTransformer | None,
+        widths: Mapping[str, int],
+        branches: tuple[str, ...] = BRANCHES,
+        transformer: IdAwareTransformer | None = None,
+        encoders: Mapping[str, BackboneEncoder] | None = None,
+        tied: str | None = None,
     ):
         super().__init__(name, dim)
+        self.branches = branches
+        self.tied = tied
+        self.encoders = nn.ModuleDict(encoders or {})
+        self.needs = [need for encoder in self.encoders.values() for need in encoder.needs]
         self.embedding = nn.Embedding(item_num, widths["id"], padding_idx=0)
         nn.init.xavier_normal_(self.embedding.weight)
         self.transformer = transformer
         if transformer is None:
-            self.inputs = nn.ModuleDict({key: nn.Linear(widths[key], dim) for key in BRANCHES})
-        self.projection = nn.ModuleDict({key: _head(dim) for key in BRANCHES})
+            self.inputs = nn.ModuleDict({key: nn.Linear(widths[key], dim) for key in branches})
+        self.projection = nn.ModuleDict({key: _head(dim) for key in branches})
 
     def forward(self, content: Content) -> Tensor:
         """Return ``[n, 3, d]``.
 
         Args:
-            content: ``items [n]``, ``text_tokens [n, T, D]``, ``text_token_mask [n, T]`` and
-                ``image_tokens [n, P, D]``.
+            content: ``items [n]`` and what the encoders read, or ``text_states [n, T, D]``,
+                ``text_states_mask [n, T]`` and ``image_states [n, P, D]``.
         """
-        ids = self.embedding(content["items"])
-        text, image = content["text_tokens"].to(ids.dtype), content["image_tokens"].to(ids.dtype)
+        ids = self.embedding(content["items"])  # [n, D_id]
+        states, mask = self._states(content, ids)
         if self.transformer is None:
-            first = {"id": ids, "text": text[:, 0], "image": image[:, 0]}
-            read = torch.stack([self.inputs[key](first[key]) for key in BRANCHES], 1)
+            first = {"id": ids, "text": states["text"][:, 0], "image": states["image"][:, 0]}
+            read = [self.inputs[key](first[key]) for key in self.branches]
         else:
-            read = self.transformer(ids, text, content["text_token_mask"], image)
-        heads = [self.projection[key](read[:, b]) for b, key in enumerate(BRANCHES)]
-        return torch.stack(heads, 1)
+            read = self.transformer(ids, states["text"], mask, states["image"]).unbind(1)
+        heads = zip(self.projection.values(), read, strict=True)
+        return torch.stack([head(vector) for head, vector in heads], 1)
+
+    def _states(self, content: Content, ids: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Tokens ``[n, T, D]`` of both kinds and the mask of real text tokens."""
+        states, masks = {}, {}
+        for key in CONTENT:
+            if key in self.encoders:
+                states[key], masks[key] = self.encoders[key].tokens(content)
+            else:
+                states[key] = content[f"{key}_states"].to(ids.dtype)
+                masks[key] = content[f"{key}_states_mask"]
+        if self.tied:
+            rest = states[self.tied][:, 1:]
+            states[self.tied] = torch.cat([ids.detach()[:, None], rest], 1)
+        mask = masks["text"]
+        if mask is None:
+            mask = torch.ones(states["text"].shape[:2], dtype=torch.bool, device=ids.device)
+        return states, mask
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the trainable parameters of the encoders that run at every step."""
+        for encoder in self.encoders.values():
+            yield from encoder.encoder_parameters()
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether an encoder that runs at every step is."""
+        return any(encoder.batch_dependent for encoder in self.encoders.values())
+
+    def normalised(self, content: Content) -> Content:
+        """Return the content as every encoder reads it."""
+        for encoder in self.encoders.values():
+            content = encoder.normalised(content)
+        return content
 
     def reserved(self, kind: Reserved) -> Content:
+        setting = "pad_vector: zero" if kind == "pad" else "mask_vector: learned"
         raise ConfigError(
-            f"{kind}_vector: ODMT's items are token features, and none are kept for "
-            f"{'padding' if kind == 'pad' else 'a mask'}; use "
-            f"{'pad_vector: zero' if kind == 'pad' else 'mask_vector: learned'}."
+            f"{kind}_vector: ODMT keeps no tokens for padding or a mask; use {setting}."
         )
 
     def architecture(self) -> dict[str, Any]:
-        return {"name": self.name}
+        """The architectures of the encoders that run at every step, by modality."""
+        members = {key: encoder.architecture() for key, encoder in self.encoders.items()}
+        return {"name": self.name, "members": members}
+
+
+def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEncoder:
+    """Build ODMT's item side from the settings.
+
+    Encoders of which nothing trains run once: their states are stored in the dataset's folder,
+    ``prepared/states-*``, and the encoders are dropped. They are no part of a checkpoint.
+
+    Raises:
+        ConfigError: ``item_encoder`` does not name one text and one image encoder, or sizes differ
+            where an ID starts from features.
+        DataError: the disk is too full for the states.
+    """
+    names = config["item_encoder"]
+    names = [names] if isinstance(names, str) else list(names)
+    stored = config["train_layers"] == "none"
+    saved = config["item_encoder_architecture"] or {}
+    built = {}
+    for name in names:
+        # Tokens are read, so that what only a pooling head has does not train.
+        single = {**_plain(config), "item_encoder": name, "pooling": "mean"}
+        single["item_encoder_architecture"] = saved
+        encoder = build_item_encoder(single, dataset, load_weights or stored)
+        built[_modality(encoder)] = encoder
+    if sorted(built) != sorted(CONTENT) or len(names) != 2:
+        raise ConfigError(
+            f"item_encoder={names}: ODMT reads one text and one image encoder; use "
+            "item_encoder=image+text, or name one of each."
+        )
+    stores = {}
+    if stored:
+        stores = {key: _store(config, dataset, encoder) for key, encoder in built.items()}
+    widths = {key: _width(encoder) for key, encoder in built.items()}
+    widths["id"] = config["id_embedding_size"] or config["embedding_size"]
+    branches = tuple(branch for branch in BRANCHES if branch in config["branches"])
+    transformer = None
+    if config["item_transformer"]:
+        transformer = IdAwareTransformer(
+            config["embedding_size"],
+            widths,
+            branches=branches,
+            layers=config["item_transformer_layers"],
+            heads=config["item_transformer_heads"],
+            dropout=config["hidden_dropout_prob"],
+            version=config["item_transformer_mask"],
+        )
+    encoder = IdAwareEncoder(
+        " + ".join(names),
+        dataset.item_num,
+        config["embedding_size"],
+        widths,
+        branches,
+        transformer,
+        {} if stored else built,
+        config["id_init"] if config["tie_cls_feature"] else None,
+    )
+    if stored:
+        encoder.needs = [ContentReader([StateReader(key, store) for key, store in stores.items()])]
+    if config["id_init"] != "random":
+        _start_from_features(encoder, config["id_init"], stores, dataset.item_num)
+    return encoder
+
+
+def _plain(config: Any) -> Mapping[str, Any]:
+    return getattr(config, "final_config_dict", config)
+
+
+def _modality(encoder: ItemEncoder) -> str:
+    if not isinstance(encoder, BackboneEncoder) or encoder.card.modality not in CONTENT:
+        raise ConfigError(f"item_encoder={encoder.name}: ODMT reads text and images only.")
+    return encoder.card.modality
+
+
+@torch.no_grad()
+def _width(encoder: BackboneEncoder) -> int:
+    return encoder.tokens(encoder.probe_content())[0].shape[-1]
+
+
+def _store(config: Any, dataset: Any, encoder: BackboneEncoder) -> StateStore:
+    """The states of all items under a frozen encoder, from the dataset's folder."""
+    encoder = encoder.to(config["device"]).eval()
+    content = open_content(dataset, encoder.needs, config)
+    facts = {"architecture": encoder.architecture(), "weights": _weights(encoder)}
+    for need in encoder.needs:
+        facts |= {k: v for k, v in vars(need).items() if isinstance(v, int | str)}
+    facts |= {"transform": config["transform"], "dtype": config["states_dtype"]}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return stored_states(
+        Path(dataset.folder) / "prepared" / f"states-{key}",
+        dataset.item_num,
+        content,
+        encoder.tokens,
+        device=config["device"],
+        dtype=torch.bfloat16 if config["states_dtype"] == "bf16" else torch.float32,
+        progress=bool(config["show_progress"]),
+    )
+
+
+def _weights(encoder: BackboneEncoder) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in encoder.backbone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _start_from_features(
+    encoder: IdAwareEncoder, start: str, stores: Mapping[str, StateStore], item_num: int
+) -> None:
+    """Fill the ID table with first tokens: of the text, of the image, or their mean."""
+    kinds = CONTENT if start == "mean" else (start,)
+    table = encoder.embedding.weight
+    missing = [kind for kind in kinds if kind not in stores]
+    wrong = [kind for kind in kinds if kind in stores and stores[kind].width != table.shape[1]]
+    if missing:
+        raise ConfigError(f"id_init={start}: needs stored states; use train_layers=none.")
+    if wrong:
+        raise ConfigError(
+            f"id_init={start}: tokens of the {wrong[0]} encoder have {stores[wrong[0]].width} "
+            f"numbers; use id_embedding_size={stores[wrong[0]].width}."
+        )
+    for first in range(1, item_num, 1024):
+        items = torch.arange(first, min(first + 1024, item_num))
+        heads = [stores[kind].fetch(items.numpy())[0][:, 0].to(table) for kind in kinds]
+        table[items] = sum(heads) / len(heads)
 
 
 def _head(dim: int) -> nn.Sequential:

@@ -33,6 +33,7 @@ class IdAwareTransformer(nn.Module):
     """Tokens of ``n`` items -> ``[n, 3, d]``: the ID's, the text's and the image's vector.
 
     Args:
+        branches: which of the three are given, in this order.
         dim: d.
         widths: sizes of an ID vector, a text token and an image token, by branch.
         layers, heads: of the transformer.
@@ -48,6 +49,7 @@ class IdAwareTransformer(nn.Module):
         dim: int,
         widths: dict[str, int],
         *,
+        branches: tuple[str, ...] = BRANCHES,
         layers: int = 2,
         heads: int = 2,
         dropout: float = 0.1,
@@ -57,11 +59,12 @@ class IdAwareTransformer(nn.Module):
         self.inputs = nn.ModuleDict({name: nn.Linear(widths[name], dim) for name in BRANCHES})
         self.blocks = nn.ModuleList(_Block(dim, heads, dropout) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
+        self.branches = branches
         self.version = version
         self.plain = False
 
     def forward(self, ids: Tensor, text: Tensor, text_mask: Tensor, image: Tensor) -> Tensor:
-        """Return ``[n, 3, d]`` in the order of :data:`BRANCHES`.
+        """Return ``[n, 3, d]`` in the order of ``branches``.
 
         Args:
             ids: ID vectors ``[n, D_id]``.
@@ -93,7 +96,8 @@ class IdAwareTransformer(nn.Module):
         )  # [n, T + P + 1, d]
         x = self.dropout(x)
         words, tokens = text.shape[1], x.shape[1]
-        read = torch.tensor([tokens - 1, 0, words], device=x.device)  # ID, first word, first patch
+        place = {"id": tokens - 1, "text": 0, "image": words}  # first word, first patch
+        read = torch.tensor([place[branch] for branch in self.branches], device=x.device)
         allowed = self._allowed(text_mask, tokens)  # [n, 1 or tokens, tokens]
         for number, block in enumerate(self.blocks):
             last = number == len(self.blocks) - 1

@@ -9,6 +9,11 @@ the branches' dot products.
 
 Differences from the authors' code: an ID table that starts from features is a copy of them unless
 ``tie_cls_feature``; heads of the item transformer are a setting; the last epoch is evaluated.
+
+Options beyond the paper: the encoders' last layers may train (``train_layers``), teachers may be
+detached, the divergence may be KL, the weight may rise by step, and the ensemble's weights may be
+learned (``fusion_weights: learned`` adds the ensemble's own cross-entropy, which they learn from).
+Ablations: ``branches``, ``item_transformer: False``, ``distillation_alpha: 0``.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from recbole_morec import parallel
-from recbole_morec.item_encoders.id_aware_transformer import BRANCHES
+from recbole_morec.item_encoders import ItemEncoder
+from recbole_morec.item_encoders.id_aware import build_id_aware
 from recbole_morec.models.base import MultimodalRecommender, target_kind
 from recbole_morec.objectives import positions
 from recbole_morec.objectives.in_batch import own_items
@@ -37,9 +43,15 @@ class ODMT(MultimodalRecommender):
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
+        self.branches = self.item_encoder.branches
         make = USER_ENCODERS.get(config["user_encoder"]).from_config
-        self.user_encoder = nn.ModuleDict({branch: make(config, dataset) for branch in BRANCHES})
-        self.targets = target_kind(config, self.user_encoder["id"])
+        self.user_encoder = nn.ModuleDict({name: make(config, dataset) for name in self.branches})
+        one = self.user_encoder[self.branches[0]]  # all are of one kind
+        self._offset = one.offset
+        self.targets = target_kind(config, one)
+        self.share = None
+        if config["fusion_weights"] == "learned":
+            self.share = nn.Parameter(torch.zeros(len(self.branches)))
         self.distillation = OnlineDistillation(
             config["distillation_temperature"],
             config["distillation_alpha"],
@@ -50,6 +62,9 @@ class ODMT(MultimodalRecommender):
         self.mask_own_history = config["mask_own_history"]
         self.gather = config["gather_negatives"]
         self.ramp_by_step = config["distillation_ramp"] == "step"
+
+    def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
+        return build_id_aware(config, dataset, load_weights)
 
     def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Tensor:
         """States ``[B, 3, d]`` of the branches, from vectors ``[B, L, 3, d]``."""
@@ -68,13 +83,22 @@ class ODMT(MultimodalRecommender):
             users: ``[B, 3, d]``.
             items: ``[n, 3, d]``.
         """
-        alone = {name: users[:, b] @ items[:, b].T for b, name in enumerate(BRANCHES)}
-        return {"ensemble": sum(alone.values()) / len(BRANCHES), **alone}
+        alone = {name: users[:, b] @ items[:, b].T for b, name in enumerate(self.branches)}
+        if len(alone) == 1:
+            return alone
+        return {"ensemble": self._ensemble(alone), **alone}
+
+    def _ensemble(self, scores: dict[str, Tensor]) -> Tensor:
+        """The mean of the branches, or their weighted mean (``fusion_weights: learned``)."""
+        if self.share is None:
+            return sum(scores.values()) / len(scores)
+        shares = zip(self.share.softmax(0), scores.values(), strict=True)
+        return sum(share * each for share, each in shares)
 
     def calculate_loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The parts of this process's share of the loss, by name."""
         batch, vectors = self.encode_batch(batch)  # [1 + n, 3, d]
-        predicted = positions(batch, self.user_encoder["id"].offset)
+        predicted = positions(batch, self._offset)
         columns, items, bias = self._columns(batch, predicted, vectors[1:])
         logits = {}
         for b, (name, encoder) in enumerate(self.user_encoder.items()):
@@ -87,12 +111,14 @@ class ODMT(MultimodalRecommender):
             f"{name}_loss": columns.cross_entropy(each).sum() / count
             for name, each in logits.items()
         }
+        if self.share is not None:  # what the shares learn from
+            parts["ensemble_loss"] = columns.cross_entropy(self._ensemble(logits)).sum() / count
         weight = self.distillation.weight(self._epoch(batch))
-        if weight > 0:
-            taught = self.distillation.terms(logits, columns)
+        taught = self.distillation.terms(logits, self._ensemble(logits), columns) if weight else {}
+        if taught:
             parts["distillation"] = weight * sum(term.sum() for term in taught.values()) / count
         if len(batch["item_seq"]) == 0:
-            parts["id_loss"] = parts["id_loss"] + self.nothing()
+            parts["nothing"] = self.nothing()
         return parts
 
     def _epoch(self, batch: dict[str, Any]) -> float:

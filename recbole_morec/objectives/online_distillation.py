@@ -67,19 +67,25 @@ class OnlineDistillation:
             return self.alpha
         return math.exp(-5.0 * (1.0 - min(epoch, self.alpha) / self.alpha) ** 2)
 
-    def terms(self, logits: Mapping[str, Tensor], columns: Columns) -> dict[str, Tensor]:
+    def terms(
+        self, logits: Mapping[str, Tensor], ensemble: Tensor, columns: Columns
+    ) -> dict[str, Tensor]:
         """``tau^2 H`` of every pair of teacher and student, unreduced ``[M]``.
 
         Args:
-            logits: of the branches ``id``, ``text`` and ``image``, ``[M, n]`` each.
+            logits: of the branches ``id``, ``text`` and ``image``, ``[M, n]`` each. Without ``id``,
+                or with it alone, nobody teaches.
+            ensemble: the branches' (weighted) mean.
             columns: what they stand for.
         """
-        mean = sum(logits.values()) / len(logits)
+        if "id" not in logits or len(logits) == 1:
+            return {}
         pairs = {
-            "text_from_id": (logits["id"], logits["text"]),
-            "image_from_id": (logits["id"], logits["image"]),
-            "id_from_ensemble": (mean, logits["id"]),
+            f"{student}_from_id": (logits["id"], logits[student])
+            for student in logits
+            if student != "id"
         }
+        pairs["id_from_ensemble"] = (ensemble, logits["id"])
         return {name: self._term(*pair, columns) for name, pair in pairs.items()}
 
     def _term(self, teacher: Tensor, student: Tensor, columns: Columns) -> Tensor:

@@ -38,7 +38,8 @@ class OnTables(ODMT):
             layers=sizes["merged_att_layers"], heads=sizes["merged_att_layers"],
             dropout=0.0, version="v1" if sizes["version"] == "v1" else "full",
         )  # fmt: skip
-        return IdAwareEncoder("odmt", dataset.item_num, sizes["embedding_dim"], widths, transformer)
+        dim = sizes["embedding_dim"]
+        return IdAwareEncoder("odmt", dataset.item_num, dim, widths, transformer=transformer)
 
 
 def build(golden: Golden) -> ODMT:
@@ -79,11 +80,13 @@ def names(golden: Golden) -> list[tuple[str, str]]:
 
 def content(golden: Golden, items: torch.Tensor) -> dict[str, torch.Tensor]:
     words = golden.sizes["num_words_title"]
+    image = golden.tensor("in/v_feat")[items]
     return {
         "items": items,
-        "text_tokens": golden.tensor("in/t_feat")[items],
-        "text_token_mask": golden.tensor("in/item_text")[items, words:] > 0,
-        "image_tokens": golden.tensor("in/v_feat")[items],
+        "text_states": golden.tensor("in/t_feat")[items],
+        "text_states_mask": golden.tensor("in/item_text")[items, words:] > 0,
+        "image_states": image,
+        "image_states_mask": torch.ones(image.shape[:2], dtype=torch.bool),
     }
 
 
@@ -164,6 +167,8 @@ def test_terms_of_the_distillation(golden, name):
     for branch, each in logits.items():
         close(columns.cross_entropy(each).mean(), data.tensor(f"out/ce_{branch}"))
     sizes = data.sizes
-    terms = OnlineDistillation(sizes["tau"], sizes["alpha"]).terms(logits, columns)
+    terms = OnlineDistillation(sizes["tau"], sizes["alpha"]).terms(
+        logits, sum(logits.values()) / 3, columns
+    )
     for name, term in terms.items():
         close(term.mean(), data.tensor(f"out/kd_{name}"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from recbole_morec.data.content.images import BadImage, ImageFolderReader
 from recbole_morec.data.content.text_store import tokenizer_hash
 from recbole_morec.data.content.texts import TextReader, join_fields
 from recbole_morec.errors import ConfigError, DataError, suggest
+
+if TYPE_CHECKING:
+    from recbole_morec.data.content.states import StateReader
 
 __all__ = [
     "BadImage",
@@ -36,11 +40,11 @@ class ContentReader:
     """Joins the readers of the parts of an item's content.
 
     Args:
-        readers: at most one :class:`ImageFolderReader` and one :class:`TextReader`; none where item
-            ids are enough.
+        readers: one :class:`ImageFolderReader`, :class:`TextReader` or :class:`StateReader` for
+            each part of the content; none where item ids are enough.
     """
 
-    def __init__(self, readers: Sequence[ImageFolderReader | TextReader] = ()):
+    def __init__(self, readers: Sequence[ImageFolderReader | TextReader | StateReader] = ()):
         self.readers = list(readers)
         keys = [key for reader in self.readers for key in reader.keys]
         if len(keys) != len(set(keys)):
@@ -54,7 +58,8 @@ class ContentReader:
 
         Returns:
             ``items`` int64 ``[n]`` and, by reader, ``image`` uint8 ``[n, 3, H, W]``, ``text_ids``
-            int64 ``[n, T]`` and ``text_mask`` bool ``[n, T]``.
+            int64 ``[n, T]`` and ``text_mask`` bool ``[n, T]``, or ``image_states [n, T, D]`` and
+            ``image_states_mask [n, T]`` (``text_states``, ...).
         """
         items = np.asarray(items, dtype=np.int64)
         content = {"items": torch.from_numpy(items.copy())}
@@ -62,8 +67,20 @@ class ContentReader:
             arrays = reader.fetch(items)
             arrays = arrays if isinstance(arrays, tuple) else (arrays,)
             for key, array in zip(reader.keys, arrays, strict=True):
-                content[key] = torch.from_numpy(array)
+                content[key] = array if isinstance(array, Tensor) else torch.from_numpy(array)
         return content
+
+    def identity(self, items: np.ndarray) -> str:
+        """A hash that changes where the content of these items does.
+
+        Args:
+            items: internal ids ``[n]``.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for reader in self.readers:
+            for item in np.asarray(items).tolist():
+                digest.update(reader.identity(item))
+        return digest.hexdigest()
 
 
 def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) -> ContentReader:
@@ -71,7 +88,8 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
 
     Args:
         dataset: offers ``item_tokens``, ``folder``, ``content`` and ``content_rows``.
-        needs: ``ImageNeed`` and ``TextNeed`` objects; equal ones are read once.
+        needs: ``ImageNeed`` and ``TextNeed`` objects, of which equal ones are read once, or a
+            :class:`ContentReader` that has been opened already.
         config: the keys ``image_field``, ``bad_images``, ``image_cache_gb``, ``missing_content``,
             ``text_store`` and ``show_progress``.
 
@@ -80,9 +98,10 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
         DataError: no content file; items without content (``missing_content: error``); no item
             with a text; images that are missing or cannot be decoded (``bad_images: error``).
     """
-    needs = list(needs)
+    ready = [need for need in needs if isinstance(need, ContentReader)]
+    needs = [need for need in needs if not isinstance(need, ContentReader)]
     if not needs:
-        return ContentReader()
+        return ContentReader([reader for each in ready for reader in each.readers])
     table: ContentTable | None = dataset.content
     if table is None:
         raise DataError(

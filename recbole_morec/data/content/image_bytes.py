@@ -24,6 +24,9 @@ class ImageBytes(Protocol):
     def missing(self, value: str) -> str | None:
         """Return why there is no such image, without reading it, or ``None`` if there is one."""
 
+    def identity(self, value: str) -> str:
+        """Return what changes where an image does, without reading it."""
+
     def read(self, value: str) -> bytes:
         """Return the bytes of an image.
 
@@ -59,6 +62,11 @@ class ImagesInFiles:
             return None
         return "this is a folder" if path.is_dir() else "the file does not exist"
 
+    def identity(self, value: str) -> str:
+        """Size and time of the last change of a file."""
+        status = (self._folder / value).stat()
+        return f"{status.st_size}:{status.st_mtime_ns}"
+
     def read(self, value: str) -> bytes:
         """Return the bytes of a file."""
         return read_file(self._folder / value)
@@ -83,6 +91,10 @@ class StoredImages:
         if reason is not None:
             return f"left out when the image store was built: {reason}"
         return "the image store does not have it"
+
+    def identity(self, value: str) -> str:
+        """Checksum of a record."""
+        return str(self._store.checksum(value))
 
     def read(self, value: str) -> bytes:
         """Return the bytes of a record, whose checksum is right."""

@@ -105,6 +105,18 @@ class ImageStore:
         segment, row = place
         return segment.image(row)
 
+    def checksum(self, key: str) -> int:
+        """Return the CRC-32 that was stored with an image.
+
+        Raises:
+            KeyError: there is no such key.
+        """
+        place = self._find(key)
+        if place is None:
+            raise KeyError(key)
+        segment, row = place
+        return segment.crc(row)
+
     def quarantined(self, key: str) -> str | None:
         """Return why the image of an item was left out when the store was built, or ``None``."""
         return self._quarantine.get(key)
@@ -239,6 +251,10 @@ class Segment:
                 f"{AGAIN}"
             )
         return image
+
+    def crc(self, row: int) -> int:
+        """Return the stored CRC-32 of a record."""
+        return int(self._crcs[row])
 
     def sound(self, row: int) -> bool:
         """Whether a record is as it was written."""

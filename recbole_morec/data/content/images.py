@@ -159,6 +159,13 @@ class ImageFolderReader:
         self._cache = cache
         return True
 
+    def identity(self, item: int) -> bytes:
+        """Bytes that change where the image of an item does, without decoding it."""
+        path = self.paths[item]
+        if path is None or item in self._reported:
+            return b"grey"
+        return f"{path}\0{self._bytes.identity(path)}".encode()
+
     def fetch(self, items: np.ndarray) -> np.ndarray:
         """Return the images of items.
 

@@ -99,6 +99,11 @@ class TextReader:
         """Tokens by internal item id, int64 ``[N]``."""
         return np.diff(self._offsets)
 
+    def identity(self, item: int) -> bytes:
+        """Bytes that change where the tokens of an item do."""
+        start, stop = self._offsets[item], self._offsets[item + 1]
+        return b"%d:" % (stop - start) + np.ascontiguousarray(self._ids[start:stop]).tobytes()
+
     def fetch(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens of items, padded on the right to the longest of them.
 

@@ -1,0 +1,132 @@
+"""ODMT through run(): options and ablations, stored and trained encoders, evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_morec.config import MoRecConfig
+from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.data.loader import TrainLoader
+from recbole_morec.errors import ConfigError
+from recbole_morec.models.adapter import build_adapter
+from recbole_morec.run import evaluate, run
+
+
+@pytest.fixture
+def quick(settings):
+    return {**settings, "item_encoder": "image+text", "epochs": 1, "max_text_length": 8}
+
+
+def adapter_of(quick, **overrides):
+    config = MoRecConfig("ODMT", "colours", overrides={**quick, **overrides})
+    config["device"] = torch.device("cpu")
+    torch.manual_seed(0)
+    adapter = build_adapter(config, MultimodalDataset(config))
+    return adapter, next(TrainLoader(adapter.batches(), 24, seed=1).epoch(0))
+
+
+def test_every_branch_and_the_ensemble_are_measured(quick):
+    results = run("ODMT", "colours", overrides=quick)
+    groups = set(results["test"])
+    for branch in ("id", "text", "image"):
+        assert {f"{branch}: all", f"{branch}: cold", f"{branch}: new_item"} <= groups
+    folder = next(Path(quick["checkpoint_dir"]).glob("colours/ODMT-*"))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    (epoch,) = (line for line in lines if line["kind"] == "train")
+    parts = [epoch[f"{name}_loss"] for name in ("id", "text", "image")]
+    assert epoch["loss"] == pytest.approx(sum(parts) + epoch["distillation"], rel=1e-5)
+    assert evaluate(folder)["test"] == results["test"]
+
+
+def test_stored_states_are_no_part_of_a_checkpoint(quick):
+    adapter, _ = adapter_of(quick)
+    assert not any("encoders" in name for name in adapter.model.state_dict())
+    assert list(adapter.model.item_encoder.encoder_parameters()) == []
+
+
+def test_trained_encoders_learn(quick):
+    adapter, batch = adapter_of(quick, train_layers="last_1")
+    sum(adapter.loss(batch).values()).backward()
+    trained = list(adapter.model.item_encoder.encoder_parameters())
+    assert trained
+    assert all(parameter.grad is not None for parameter in trained)
+    assert {"image", "text_ids"} <= set(batch["content"])
+    results = run("ODMT", "colours", overrides={**quick, "train_layers": "last_1"})
+    folder = next(Path(quick["checkpoint_dir"]).glob("colours/ODMT-*"))
+    assert evaluate(folder)["test"] == results["test"]
+
+
+def test_trained_encoders_start_as_the_stored_ones(quick):
+    stored, batch = adapter_of(quick, states_dtype="fp32", encoder_dropout=0.0)
+    live, same = adapter_of(quick, train_layers="last_1", encoder_dropout=0.0)
+    live.model.load_state_dict(stored.model.state_dict(), strict=False)
+    for adapter in (stored, live):
+        adapter.model.eval()
+    with torch.no_grad():
+        ours, theirs = stored.model.encode_batch(batch)[1], live.model.encode_batch(same)[1]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("user_encoder", ["SASRec", "GRU4Rec", "NextItNet"])
+def test_the_papers_backbones(quick, user_encoder):
+    adapter, batch = adapter_of(quick, user_encoder=user_encoder)
+    parts = adapter.loss(batch)
+    sum(parts.values()).backward()
+    assert all(p.grad is not None for p in adapter.model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("options", "groups"),
+    [
+        ({"distillation_alpha": 0}, ("id: all", "text: all", "image: all")),
+        ({"item_transformer": False}, ("id: all", "text: all", "image: all")),
+        ({"branches": ["image"]}, ()),
+        ({"branches": ["text", "image"]}, ("text: all", "image: all")),
+        ({"item_transformer_mask": "full", "item_transformer_heads": 4}, ("id: all",)),
+        ({"fusion_weights": "learned", "distillation_detach": True}, ("id: all",)),
+        ({"distillation_divergence": "kl", "distillation_ramp": "step"}, ("id: all",)),
+    ],
+)
+def test_ablations_and_options_run(quick, options, groups):
+    results = run("ODMT", "colours", overrides={**quick, **options})
+    assert set(groups) <= set(results["test"])
+    if options.get("branches") == ["image"]:
+        assert not [group for group in results["test"] if ": " in group]
+        assert results["test"]["all"]
+
+
+def test_ids_may_start_from_features_and_be_tied(quick):
+    tied = {"id_init": "image", "id_embedding_size": 64, "tie_cls_feature": True}
+    with pytest.raises(ConfigError, match="id_embedding_size="):
+        adapter_of(quick, id_init="image")
+    width = adapter_of(quick)[0].content.fetch(torch.tensor([1]).numpy())["image_states"].shape[-1]
+    adapter, batch = adapter_of(quick, **{**tied, "id_embedding_size": width})
+    encoder = adapter.model.item_encoder
+    items = batch["content"]["items"]
+    first = batch["content"]["image_states"][:, 0].float()
+    torch.testing.assert_close(encoder.embedding.weight[items], first)
+    ids = encoder.embedding(items)
+    with torch.no_grad():
+        encoder.embedding.weight += 1.0
+    states, _ = encoder._states(batch["content"], encoder.embedding(items))
+    torch.testing.assert_close(states["image"][:, 0], ids + 1.0)
+
+
+@pytest.mark.parametrize("names", ["image", "id", ["tiny_vit", "tiny_convnext"]])
+def test_one_text_and_one_image_encoder_are_needed(quick, names):
+    with pytest.raises(ConfigError, match=r"ODMT reads (one text|text and images)|both read image"):
+        run("ODMT", "colours", overrides={**quick, "item_encoder": names})
+
+
+def test_what_teaching_weighs(quick):
+    adapter, _ = adapter_of(quick, distillation_alpha=20)
+    weigh = adapter.model.distillation.weight
+    assert [round(weigh(epoch), 3) for epoch in (1, 10, 20, 30)] == [0.011, 0.287, 1.0, 1.0]
+    stepwise, _ = adapter_of(quick, distillation_ramp="step")
+    half = {"epoch": 0, "step": 4, "steps": 10}
+    assert stepwise.model._epoch(half) == 0.5
+    assert adapter.model._epoch(half) == 1
