@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-POOLINGS = ("default", "cls", "mean", "masked_mean", "pooler", "project_mean")
+POOLINGS = ("default", "cls", "first", "mean", "masked_mean", "pooler", "project_mean")
 """What the ``pooling`` key accepts.
 
 ``default``       what the encoder's authors use (its card, its own pooling head, its class token).
 ``cls``           the first token, where the encoder has a class token.
+``first``         the first token, whatever it stands for (PixelRec's ``cls`` on Swin: a patch).
 ``mean``          the average of all real tokens, the class token included, then the projection.
 ``masked_mean``   the same under the name that text encoders are used to.
 ``pooler``        the encoder's own pooling head (BERT's dense layer, timm's ``forward_head``).
