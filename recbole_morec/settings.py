@@ -88,6 +88,7 @@ class MultimodalSettings(_Settings):
     tokenizer: str | None
     max_text_length: Positive
     features: str | None
+    codes: str | None
     fusion: Literal[
         "sum", "linear_sum", "concat", "film", "gated", "co_attention", "merged_attention"
     ]

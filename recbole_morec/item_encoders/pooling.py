@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 POOLINGS = ("default", "cls", "first", "mean", "masked_mean", "pooler", "project_mean")
@@ -20,10 +21,12 @@ POOLINGS = ("default", "cls", "first", "mean", "masked_mean", "pooler", "project
 def masked_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
     """Average the tokens that ``mask`` keeps: ``[n, T, D]``, ``[n, T]`` bool -> ``[n, D]``.
 
-    The sum runs in float32 also under mixed precision. An item without any real token gives zeros.
+    The sum runs in float32 also under mixed precision. An item without any real token gives zeros,
+    whatever its masked states are (a model that gets no token at all may give NaN).
     """
+    wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
     if mask is None:
-        return tokens.float().mean(dim=1).to(tokens.dtype)
-    weights = mask.unsqueeze(-1).float()  # [n, T, 1]
-    total = (tokens.float() * weights).sum(dim=1)
-    return (total / weights.sum(dim=1).clamp(min=1.0)).to(tokens.dtype)
+        return wide.mean(dim=1).to(tokens.dtype)
+    mask = mask.unsqueeze(-1)  # [n, T, 1]
+    total = wide.masked_fill(~mask, 0.0).sum(dim=1)
+    return (total / mask.sum(dim=1).clamp(min=1)).to(tokens.dtype)

@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "text_fields": None,
     "max_text_length": 30,
     "features": None,
+    "codes": None,
     "missing_content": "error",
     "encoder_dropout": None,
     "batch_norm": "frozen",
@@ -79,6 +80,7 @@ class EncoderSettings:
     text_fields: tuple[str, ...] | None
     max_text_length: int
     features: str | None
+    codes: str | None
     missing_content: str
     encoder_dropout: float | None
     batch_norm: str
