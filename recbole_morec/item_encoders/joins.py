@@ -119,18 +119,24 @@ class Gated(Join):
 
 
 class CoAttention(Join):
-    """The tokens of two encoders read each other; ``[mean of the first; mean of the second]``."""
+    """The tokens of two encoders read each other; ``[mean of the first; mean of the second]``.
+
+    Each side's tokens first get a learned vector that says which side they are of.
+    """
 
     pair, reads_tokens = True, True
 
     def __init__(self, widths: Mapping[str, int], settings: EncoderSettings):
         super().__init__(widths, settings)
+        self.sides = nn.Embedding(2, self.width)
+        nn.init.normal_(self.sides.weight, std=0.02)  # BERT's token types
         self.blocks = _blocks(CoAttentionBlock, self.width, settings)
         self.width = 2 * self.width
 
     def forward(self, tokens: Sequence[Tokens]) -> Tensor:
         """Twice ``[n, T, d]`` -> ``[n, 2 d]``."""
         (x, x_mask), (y, y_mask) = tokens
+        x, y = x + self.sides.weight[0], y + self.sides.weight[1]
         for block in self.blocks:
             x, y = block(x, y, x_mask, y_mask)
         return torch.cat([masked_mean(x, x_mask), masked_mean(y, y_mask)], dim=-1)

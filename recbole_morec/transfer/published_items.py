@@ -49,7 +49,58 @@ _TWO_STAGE: tuple[_Rule, ...] = (
     (rf"(?:turn_dim|fc)\.fc\.{_ENDING}", "features", r"projection.layers.0.\1"),
     (rf"turn_dim\.mlp_layers\.mlp_layers\.(\d+)\.{_ENDING}", "features", _mlp(1)),
 )
+_SIDES = {"lang": "first", "visn": "second"}
+_BERT = {  # BERT's names of a layer's parts, as LXMERT has them
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "output.dense": "attention.output",
+    "output.LayerNorm": "attention.norm",
+}
+_FEED = {"inter.dense": "up", "output.dense": "down", "output.LayerNorm": "norm"}
+
+
+def _cross(found: re.Match) -> str:
+    part = _BERT[found[2]].removeprefix("attention.")
+    return f"join.blocks.{found[1]}.cross.{part}.{found[3]}"
+
+
+def _side(found: re.Match) -> str:
+    return f"join.blocks.{found[1]}.{_SIDES[found[2]]}.{_BERT[found[3]]}.{found[4]}"
+
+
+def _side_feed(found: re.Match) -> str:
+    return f"join.blocks.{found[1]}.{_SIDES[found[2]]}.feed_forward.{_FEED[found[3]]}.{found[4]}"
+
+
+def _merged(found: re.Match) -> str:
+    return f"join.blocks.{found[1]}.{_BERT[found[2]]}.{found[3]}"
+
+
+def _merged_feed(found: re.Match) -> str:
+    return f"join.blocks.{found[1]}.feed_forward.{_FEED[found[2]]}.{found[3]}"
+
+
+_CO = r"fusion_module\.CoAtt_layers\.(\d+)\."
+_MERGED = r"fusion_module\.MergeAtt_layers\.(\d+)\."
+_LEARNED = r"(?:att\.|self\.)?(query|key|value|output\.dense|output\.LayerNorm)"
+_ATTENTION: tuple[_Rule, ...] = (
+    (rf"{_CO}visual_attention\.{_LEARNED}\.{_ENDING}", "fusion", _cross),
+    (rf"{_CO}(lang|visn)_self_att\.{_LEARNED}\.{_ENDING}", "fusion", _side),
+    (
+        rf"{_CO}(lang|visn)_(inter\.dense|output\.dense|output\.LayerNorm)\.{_ENDING}",
+        "fusion",
+        _side_feed,
+    ),
+    (rf"{_MERGED}self_att\.{_LEARNED}\.{_ENDING}", "fusion", _merged),
+    (
+        rf"{_MERGED}(inter\.dense|output\.dense|output\.LayerNorm)\.{_ENDING}",
+        "fusion",
+        _merged_feed,
+    ),
+)
 _NINEREC: tuple[_Rule, ...] = (
+    *_ATTENTION,
     (r"text_encoder\.bert_model\.(.+)", "text", r"backbone.\1"),
     (rf"text_encoder\.text_proj\.{_ENDING}", "text", r"projection.layers.0.\1"),
     (r"visual_encoder\.bert_model\.(.+)", "text", r"backbone.\1"),
@@ -112,7 +163,10 @@ def _rules(system: str, names: list[str]) -> tuple[_Rule, ...]:
     if system == "ninerec":
         gated = "fusion_module.fc_out.weight" in names
         x, y = ("gate", "value") if gated else ("maps.text", "maps.image")
+        two_sided = any(name.startswith("fusion_module.CoAtt_layers.") for name in names)
+        sides = (r"fusion_module\.token_type_embeddings\.weight", "fusion", "join.sides.weight")
         return (
+            *((sides,) if two_sided else ()),  # merged attention has them and never reads them
             *_NINEREC,
             (rf"fusion_module\.fc_x\.{_ENDING}", "fusion", rf"join.{x}.\1"),
             (rf"fusion_module\.fc_y\.{_ENDING}", "fusion", rf"join.{y}.\1"),

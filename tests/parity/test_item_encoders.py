@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from recbole_morec.item_encoders import EncoderCard, ItemEncoder, build_item_encoder, registry
 from recbole_morec.item_encoders.backbone import BackboneEncoder
+from recbole_morec.item_encoders.fusion import make_fusion
 from recbole_morec.item_encoders.image import ImageEncoder
+from recbole_morec.item_encoders.settings import read_settings
 from recbole_morec.transfer.published_items import item_names
 
 from .conftest import Golden, close
@@ -375,3 +377,87 @@ def test_item_vectors_are_the_published_ones(case, golden, tmp_path):
         if case.own_padding:
             padding = encoder(encoder.reserved("pad"))
             close(padding, expected[:1], case.tolerance, case.tolerance)
+
+
+# --- attention over tokens -----------------------------------------------------------------------
+
+
+class Given(ItemEncoder):
+    """Tokens that are given."""
+
+    def __init__(self, modality: str, dim: int):
+        super().__init__(modality, dim)
+
+    def tokens(self, content):
+        return content[f"in/{self.name}"], content[f"in/{self.name}_mask"] > 0
+
+
+@pytest.mark.parametrize("method", ["co_attention", "merged_attention"])
+def test_attention_fuses_tokens_as_published(method, golden):
+    found = golden("odmt/fusion_blocks")
+    sizes = found.sizes
+    layers = {"co_attention": "num_co_attn_fuse_layers", "merged_attention": "merged_att_layers"}
+    settings = read_settings(
+        {
+            "embedding_size": sizes["embedding_dim"],
+            "activation": "none",
+            "fusion_blocks": sizes[layers[method]],
+            "fusion_heads": sizes["num_attention_heads"],
+            "fusion_inner_size": sizes["intermediate"],
+        },
+        "fusion",
+    )
+    members = {name: Given(name, sizes["embedding_dim"]) for name in ("text", "image")}
+    encoder = make_fusion(members, method, settings).eval()
+    # What stands apart there is what NineRec's model calls its fusion module.
+    load(encoder, "ninerec", found.state({f"{method}.": "fusion_module."}))
+    arrays = ("in/text", "in/image", "in/text_mask", "in/image_mask")
+    with torch.no_grad():
+        close(encoder({name: found.tensor(name) for name in arrays}), found.tensor(f"out/{method}"))
+
+
+# --- PixelRec's wrappers around an encoder -------------------------------------------------------
+
+CLIP, SWIN, BEIT = {"image": clip}, {"image": swin}, {"image": beit}
+LEAKY = {"activation": "leaky_relu", "projection_layers": [9]}
+WRAPPERS = {
+    "clip_cls": Case("clip_cls", "image", {"pooling": "cls"}, CLIP),
+    "clip_mean": Case("clip_mean", "image", {"pooling": "project_mean"}, CLIP),
+    "clip_pool": Case("clip_pool", "image", {"pooling": "pooler"}, CLIP),
+    "clip_mean_dnn": Case(
+        "clip_mean_dnn", "image",
+        {"pooling": "project_mean", "activation": "tanh", "projection_layers": [9]}, CLIP,
+    ),
+    "swin_cls": Case("swin_cls", "image", {"pooling": "first"}, SWIN),
+    "swin_pool": Case("swin_pool", "image", {"pooling": "pooler"}, SWIN),
+    "beit_pool": Case("beit_pool", "image", {"pooling": "pooler"}, BEIT),
+    "resnet_fc": Case("resnet_fc", "parity_like_resnet", {"image_size": 8}),
+    "resnet_fc_dnn": Case("resnet_fc_dnn", "parity_like_resnet", {"image_size": 8, **LEAKY}),
+    "clip_flatten": Case("clip_flatten", "parity_like_resnet", {"image_size": 8}),
+    "plain": Case("plain", "parity_stand_in", {"image_size": 8}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_pixelrecs_wrappers(name, golden, tmp_path):
+    found = golden("pixelrec/item_encoder_wrappers")
+    width = 12 if name == "plain" else found.sizes["resnet_like"]["width"]
+    encoder = build(WRAPPERS[name], found, tmp_path, width).eval()
+    load(encoder, "pixelrec", found.state({f"{name}.": "visual_encoder."}))
+    pixels = found.tensor("in/pixels32" if name.startswith("swin") else "in/pixels8")
+    with torch.no_grad():
+        close(encoder({"image": pixels}), found.tensor(f"out/{name}"))
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pixelrec/mosasrec", "pixelrec/mosasrec_tiny_clip_mean"])
+def test_paper_transform_makes_the_published_images(name, golden, tmp_path):
+    found = golden(name)
+    case = Case(name, "parity_stand_in", {"image_size": 8, "transform": "paper"})
+    encoder = build(case, found, tmp_path, 12)
+    raw = found.tensor("in/images_uint8").permute(0, 3, 1, 2)[1:]
+    # Published images are float32 numbers; row 0 is padding, which was never normalised.
+    close(encoder.pixels({"image": raw}), found.tensor("in/images")[1:], 1e-6, 1e-6)
+    close(encoder.reserved("pad")["image"], found.tensor("in/images")[:1])
