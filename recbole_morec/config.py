@@ -299,7 +299,8 @@ class MoRecConfig(Config):
             problems += [p for registry, name in named if (p := registry.problem(name))]
             problems += self._unknown_encoders(values)
             listed = values["item_encoder"]
-            blind = {"id", "features"} & {listed} if isinstance(listed, str) else {"id"} & {*listed}
+            alone = {"id", "features", "codes"}
+            blind = alone & {listed} if isinstance(listed, str) else {"id"} & {*listed}
             if values["mask_vector"] == "encoded" and blind:
                 problems.append(
                     f"mask_vector=encoded: item_encoder={listed} reads no content that could stand "

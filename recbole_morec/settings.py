@@ -10,8 +10,9 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Pooling = Literal["default", "cls", "mean", "pooler", "masked_mean", "project_mean"]
-Activation = Literal["relu", "gelu", "tanh", "none"]
+Pooling = Literal["default", "cls", "first", "mean", "pooler", "masked_mean", "project_mean"]
+Activation = Literal["relu", "gelu", "tanh", "sigmoid", "leaky_relu", "none"]
+Hidden = list[Positive] | Literal["none"]
 
 
 class _Settings(BaseModel):
@@ -76,7 +77,8 @@ class MultimodalSettings(_Settings):
     pretrained: bool | dict[str, bool] | None
     pooling: Pooling | dict[str, Pooling]
     activation: Activation | dict[str, Activation]
-    projection_layers: list[Positive] | dict[str, list[Positive]]
+    projection_layers: Hidden | dict[str, Hidden]
+    projection_dropout: Share | dict[str, Share]
     train_layers: str | list[str] | dict[str, str | list[str]]
     batch_norm: Literal["frozen", "train"]
     encoder_dropout: Share | None
@@ -86,7 +88,14 @@ class MultimodalSettings(_Settings):
     tokenizer: str | None
     max_text_length: Positive
     features: str | None
-    fusion: Literal["sum", "concat"]
+    codes: str | None
+    fusion: Literal[
+        "sum", "linear_sum", "concat", "film", "gated", "co_attention", "merged_attention"
+    ]
+    fusion_projection: bool | None
+    fusion_blocks: Positive
+    fusion_heads: Positive
+    fusion_inner_size: Positive | None
     embedding_size: Positive
     encode: Literal["distinct", "every_slot"]
     pad_vector: Literal["zero", "encoded"]

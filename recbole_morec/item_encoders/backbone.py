@@ -18,7 +18,7 @@ from recbole_morec.item_encoders.freezing import (
     record_order,
 )
 from recbole_morec.item_encoders.pooling import masked_mean
-from recbole_morec.item_encoders.projection import Projection
+from recbole_morec.item_encoders.projection import make_projection
 from recbole_morec.item_encoders.registry import EncoderCard
 from recbole_morec.item_encoders.settings import EncoderSettings
 
@@ -62,7 +62,7 @@ class BackboneEncoder(ItemEncoder):
         if self.pooling in ("default", "pooler"):
             return self.own_pooling(content)
         tokens, mask = self.tokens(content)
-        return tokens[:, 0] if self.pooling == "cls" else masked_mean(tokens, mask)
+        return tokens[:, 0] if self.pooling in ("cls", "first") else masked_mean(tokens, mask)
 
     def forward(self, content: Content) -> Tensor:
         """Return item vectors ``[n, d]``."""
@@ -87,12 +87,7 @@ class BackboneEncoder(ItemEncoder):
         self.backbone.eval()
         with torch.enable_grad(), record_order(self.backbone) as order:
             output = self.pooled(self.probe_content())
-        self.projection = Projection(
-            output.shape[-1],
-            settings.embedding_size,
-            settings.projection_layers,
-            settings.activation,
-        )
+        self.projection, self.dim = make_projection(output.shape[-1], settings)
         self.unused_parameters = freeze_unreached(self.backbone, output)
         apply_train_layers(self.backbone, settings.train_layers, order, self.name)
         if self.unused_parameters:

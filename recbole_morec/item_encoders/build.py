@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from recbole_morec.errors import ConfigError
 
 # Each of these registers its encoders when it is imported.
-from recbole_morec.item_encoders import features, id, image, known_encoders, vision  # noqa: F401
+from recbole_morec.item_encoders import codes, features, id, image, known_encoders, vision  # noqa: F401
 from recbole_morec.item_encoders.base import ItemEncoder
-from recbole_morec.item_encoders.fusion import FusionEncoder
+from recbole_morec.item_encoders.fusion import make_fusion
 from recbole_morec.item_encoders.registry import EncoderCard, builder_of, find_card, is_registered
 from recbole_morec.item_encoders.settings import config_value, read_settings
 from recbole_morec.item_encoders.transformers_models import modality_of
@@ -52,11 +53,10 @@ def build_item_encoder(
     if len(members) == 1:
         return next(iter(members.values()))
     settings = read_settings(config, "fusion")
-    method = config_value(config, "fusion", "sum")
-    # A plain list of hidden sizes is meant for the members; the fusion's own are named.
-    named = isinstance(config_value(config, "projection_layers"), Mapping)
-    hidden = settings.projection_layers if named else ()
-    return FusionEncoder(members, method, settings.activation, hidden)
+    if not isinstance(config_value(config, "projection_layers"), Mapping):
+        # A plain list of hidden sizes is meant for the members; the fusion's own are named.
+        settings = replace(settings, projection_layers=())
+    return make_fusion(members, config_value(config, "fusion", "sum"), settings)
 
 
 def _card(name: str, folder: Path, saved: Mapping[Any, Mapping[str, Any]]) -> EncoderCard:

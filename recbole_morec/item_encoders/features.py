@@ -11,7 +11,7 @@ from torch import Tensor
 from recbole_morec.data.content.feature_store import gather_features, open_features
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.base import Content, ItemEncoder
-from recbole_morec.item_encoders.projection import Projection
+from recbole_morec.item_encoders.projection import make_projection
 from recbole_morec.item_encoders.registry import EncoderCard, register_item_encoder
 from recbole_morec.item_encoders.settings import EncoderSettings
 
@@ -24,24 +24,16 @@ class FeaturesEncoder(ItemEncoder):
     Args:
         name: the name it was asked for by.
         matrix: ``[item_num, D]`` float32; row = internal item id, row 0 (PAD) zero.
-        dim: size ``d`` of an item vector.
-        hidden: hidden sizes of the projection.
-        activation: of the projection.
+        settings: of the projection.
     """
 
     matrix: Tensor
 
-    def __init__(
-        self,
-        name: str,
-        matrix: Tensor,
-        dim: int,
-        hidden: tuple[int, ...] = (),
-        activation: str = "relu",
-    ):
+    def __init__(self, name: str, matrix: Tensor, settings: EncoderSettings):
+        projection, dim = make_projection(matrix.shape[1], settings)
         super().__init__(name, dim)
         self.register_buffer("matrix", matrix, persistent=False)
-        self.projection = Projection(matrix.shape[1], dim, hidden, activation)
+        self.projection = projection
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Return the stored vector as the item's only token, ``[n, 1, D]``."""
@@ -71,10 +63,4 @@ def build_features(card: EncoderCard, settings: EncoderSettings, dataset: Any) -
     if (Path(dataset.folder) / path).is_file():
         path = Path(dataset.folder) / path
     matrix = gather_features(open_features(path), dataset.item_tokens, settings.missing_content)
-    return FeaturesEncoder(
-        card.name,
-        torch.from_numpy(matrix),
-        settings.embedding_size,
-        settings.projection_layers,
-        settings.activation,
-    )
+    return FeaturesEncoder(card.name, torch.from_numpy(matrix), settings)

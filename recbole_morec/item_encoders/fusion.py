@@ -8,56 +8,54 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_morec.errors import ConfigError, suggest
+from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.base import Content, ItemEncoder, Reserved
-from recbole_morec.item_encoders.projection import Projection
-
-FUSIONS = ("sum", "concat")
+from recbole_morec.item_encoders.joins import Join, Tokens, make_join
+from recbole_morec.item_encoders.projection import make_projection
+from recbole_morec.item_encoders.settings import EncoderSettings
 
 
 class FusionEncoder(ItemEncoder):
-    """Joins the item vectors ``e_1 .. e_m`` of its members.
-
-    ``sum``     ``e_1 + ... + e_m`` (MoRec's ``modal_add``; NineRec's with ``activation: none``).
-    ``concat``  ``activation(W [e_1; ...; e_m] + b)`` (MoRec's ``modal_cat``).
+    """Joins what its members say of an item, see :mod:`recbole_morec.item_encoders.joins`.
 
     Args:
-        members: encoders of equal ``dim`` by modality; each has its own backbone and projection.
-        method: one of :data:`FUSIONS`.
-        activation: of the ``concat`` projection.
-        hidden: sizes of hidden layers of the ``concat`` projection (MoRec's ``modal_cat_3``).
+        members: encoders by modality; each has its own backbone and projection.
+        join: makes one vector of theirs.
+        projection: from there to the item vector.
+        dim: size ``d`` of an item vector.
     """
 
     def __init__(
-        self,
-        members: Mapping[str, ItemEncoder],
-        method: str = "sum",
-        activation: str = "relu",
-        hidden: tuple[int, ...] = (),
+        self, members: Mapping[str, ItemEncoder], join: Join, projection: nn.Module, dim: int
     ):
-        if method not in FUSIONS:
-            raise ConfigError(
-                f"fusion: {method!r} is not one of {', '.join(FUSIONS)}."
-                f"{suggest(str(method), FUSIONS)}"
-            )
-        dim = next(iter(members.values())).dim
         super().__init__(" + ".join(member.name for member in members.values()), dim)
         self.members = nn.ModuleDict(members)
-        self.method = method
+        self.join = join
+        self.projection = projection
         self.needs = [need for member in members.values() for need in member.needs]
-        if method == "concat":
-            self.projection = Projection(dim * len(members), dim, hidden, activation)
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
-        """Return the members' item vectors as tokens, ``[n, m, d]``."""
-        return torch.stack([member(content) for member in self.members.values()], dim=1), None
+        """The projected tokens of the members one after another, ``[n, T_1 + .. + T_m, d]``."""
+        states, masks = zip(*self._tokens(content), strict=True)
+        return torch.cat(states, dim=1), torch.cat(masks, dim=1)
+
+    def _tokens(self, content: Content) -> list[Tokens]:
+        """What attention joins: every member's tokens, projected one by one, and their masks."""
+        found = []
+        for member in self.members.values():
+            states, mask = member.tokens(content)
+            states = member.projection(states)
+            if mask is None:
+                mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+            found.append((states, mask))
+        return found
 
     def forward(self, content: Content) -> Tensor:
         """Return fused item vectors ``[n, d]``."""
-        vectors, _ = self.tokens(content)
-        if self.method == "sum":
-            return vectors.sum(dim=1)
-        return self.projection(vectors.flatten(1))
+        if self.join.reads_tokens:
+            return self.projection(self.join(self._tokens(content)))
+        vectors = [member(content) for member in self.members.values()]
+        return self.projection(self.join(vectors))
 
     def normalised(self, content: Content) -> Content:
         """Return the content as every member reads it."""
@@ -86,3 +84,30 @@ class FusionEncoder(ItemEncoder):
         """The architectures of the members, by modality."""
         members = {modality: member.architecture() for modality, member in self.members.items()}
         return {"name": self.name, "members": members}
+
+
+def make_fusion(
+    members: Mapping[str, ItemEncoder], method: str, settings: EncoderSettings
+) -> FusionEncoder:
+    """Build the fusion of ``members`` that the settings ask for.
+
+    Args:
+        members: encoders by modality, in the order of ``item_encoder``.
+        method: one of :data:`~recbole_morec.item_encoders.joins.JOINS`.
+        settings: of the fusion.
+
+    Raises:
+        ConfigError: members that cannot be joined so, or a join that needs its projection.
+    """
+    join = make_join(method, {name: member.dim for name, member in members.items()}, settings)
+    projects = settings.fusion_projection
+    projects = join.projects if projects is None else projects
+    if not projects:
+        if join.width != settings.embedding_size:
+            raise ConfigError(
+                f"fusion_projection: without it, fusion {method} gives vectors of {join.width}, "
+                f"and embedding_size is {settings.embedding_size}; leave it empty or True."
+            )
+        return FusionEncoder(members, join, nn.Identity(), join.width)
+    projection, dim = make_projection(join.width, settings, reads_vectors=True)
+    return FusionEncoder(members, join, projection, dim)

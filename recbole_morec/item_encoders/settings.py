@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from recbole_morec.errors import ConfigError, suggest
 from recbole_morec.settings import MultimodalSettings, RunSettings
 
-MODALITIES = ("image", "text", "id", "features", "fusion")
+MODALITIES = ("image", "text", "id", "features", "codes", "fusion")
 TRAIN_LAYERS = re.compile(r"^(all|none|last_\d+|stages:.*)$")
 
 _DEFAULTS: dict[str, Any] = {
@@ -24,6 +24,7 @@ _DEFAULTS: dict[str, Any] = {
     "pooling": "default",
     "activation": "relu",
     "projection_layers": [],
+    "projection_dropout": 0.0,
     "train_layers": "all",
     "image_size": None,
     "resize": "squash",
@@ -32,9 +33,14 @@ _DEFAULTS: dict[str, Any] = {
     "text_fields": None,
     "max_text_length": 30,
     "features": None,
+    "codes": None,
     "missing_content": "error",
     "encoder_dropout": None,
     "batch_norm": "frozen",
+    "fusion_projection": None,
+    "fusion_blocks": 1,
+    "fusion_heads": 2,
+    "fusion_inner_size": None,
 }
 
 
@@ -54,7 +60,8 @@ _Values = _schema()
 class EncoderSettings:
     """What one item encoder (one member of a fusion) is told. Names are those of the config keys.
 
-    ``pretrained`` None and ``image_size`` None mean: as the encoder's card or model says.
+    ``pretrained`` None and ``image_size`` None mean: as the encoder's card or model says;
+    ``projection_layers`` None means no projection at all (``none``).
     ``load_weights`` False builds the architecture only, for loading a checkpoint into it;
     ``architecture`` is then what :meth:`ItemEncoder.architecture` returned when it was saved.
     """
@@ -63,7 +70,8 @@ class EncoderSettings:
     pretrained: bool | None
     pooling: str
     activation: str
-    projection_layers: tuple[int, ...]
+    projection_layers: tuple[int, ...] | None
+    projection_dropout: float
     train_layers: str | list[str]
     image_size: int | None
     resize: str
@@ -72,9 +80,14 @@ class EncoderSettings:
     text_fields: tuple[str, ...] | None
     max_text_length: int
     features: str | None
+    codes: str | None
     missing_content: str
     encoder_dropout: float | None
     batch_norm: str
+    fusion_projection: bool | None
+    fusion_blocks: int
+    fusion_heads: int
+    fusion_inner_size: int | None
     load_weights: bool = True
     architecture: Mapping[str, Any] | None = None
 
@@ -121,7 +134,8 @@ def read_settings(
         problems += _sentences(error, values)
     if problems:
         raise ConfigError(problems)
-    values["projection_layers"] = tuple(values["projection_layers"])
+    hidden = values["projection_layers"]
+    values["projection_layers"] = None if hidden == "none" else tuple(hidden)
     if values["text_fields"] is not None:
         values["text_fields"] = tuple(values["text_fields"])
     return EncoderSettings(**values, load_weights=load_weights, architecture=architecture)
