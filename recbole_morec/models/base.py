@@ -119,11 +119,11 @@ class MultimodalRecommender(SequentialRecommender):
         if every_slot:
             batch = one_row_per_slot(batch, self.item_encoder)
         encoded = self.encode_items(batch["content"])
-        if self.pad_vector == "encoded":
+        if every_slot and self.pad_vector == "zero":
+            # Padding was encoded for the statistics; it is read as zero all the same.
+            encoded = encoded.index_fill(0, batch["item_index"][~batch["mask"]] - 1, 0.0)
+        if not every_slot and self.pad_vector == "encoded":
             return batch, torch.cat([self.encode_reserved("pad"), encoded])
-        if every_slot:  # padding was encoded for the statistics; it is read as zero all the same
-            index = batch["item_index"][~batch["mask"]] - 1
-            encoded = encoded.index_fill(0, index, 0.0)
         return batch, torch.cat([encoded.new_zeros(1, *encoded.shape[1:]), encoded])
 
     @torch.no_grad()

@@ -34,6 +34,10 @@ class Golden:
     def __contains__(self, key: str) -> bool:
         return key in self._arrays
 
+    def keys(self, prefix: str) -> list[str]:
+        """Names of the arrays that begin with ``prefix``."""
+        return [key for key in self._arrays if key.startswith(prefix)]
+
     def tensor(self, key: str) -> Tensor:
         """An array; numbers as float64, the precision of the published results."""
         found = torch.from_numpy(self._arrays[key])
