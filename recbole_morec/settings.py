@@ -116,6 +116,12 @@ class MultimodalSettings(_Settings):
     kernel_size: Positive
     block_num: Positive
     dilations: list[Positive]
+    k_interests: Positive
+    step: Positive
+    tower_layers: list[Positive]
+    tower_activation: Activation
+    tower_batch_norm: bool
+    item_tower: bool
     objective: str
     reduction: Literal["sum", "mean"] | None
     negatives: Positive

@@ -18,6 +18,7 @@ from recbole_morec.item_encoders.id import IdEncoder
 from recbole_morec.models.every_slot import one_row_per_slot
 from recbole_morec.objectives import OBJECTIVES, positions
 from recbole_morec.user_encoders import USER_ENCODERS, History, UserEncoder, training_history
+from recbole_morec.user_encoders.tower import tower_of
 
 
 class MultimodalRecommender(SequentialRecommender):
@@ -34,6 +35,7 @@ class MultimodalRecommender(SequentialRecommender):
 
     Attributes:
         item_encoder: content -> item vectors.
+        item_tower: layers after it (``item_tower``), or ``None``.
         targets: which slots of a training row the loss reads.
         negatives: uniform negatives per target that a batch must carry.
         catalogue: item vectors ``[N, d]`` of an evaluation, see :meth:`set_catalogue`.
@@ -46,6 +48,7 @@ class MultimodalRecommender(SequentialRecommender):
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)
         self.item_encoder = self.build_item_encoder(config, dataset, load_weights)
+        self.item_tower = tower_of(config, self.item_encoder.dim) if config["item_tower"] else None
         self.pad_vector = config["pad_vector"]
         self.encode = config["encode"]
         self.catalogue: Tensor | None = None
@@ -101,7 +104,8 @@ class MultimodalRecommender(SequentialRecommender):
 
     def encode_items(self, content: dict[str, Tensor]) -> Tensor:
         """Item vectors ``[n, d]`` of a batch of item content."""
-        return self.item_encoder(content)
+        vectors = self.item_encoder(content)
+        return vectors if self.item_tower is None else self.item_tower(vectors)
 
     def encode_reserved(self, kind: Reserved) -> Tensor:
         """The vector ``[1, d]`` of padding or of a mask, encoded like an item's."""

@@ -26,6 +26,7 @@ class History:
         user: internal user ids ``[B]``.
         mode: ``train`` or ``predict``.
         newest_only: only the state of the last slot is read (always so when predicting).
+        padding: ``[d]``, what padding holds in ``vectors``; ``None`` is zero.
         hidden: ``[B, S]`` bool, items that stand for a mask; their vector is zero and their id 0.
             ``None`` where none is hidden.
         mask_vector: ``[d]``, what is read in their place with ``mask_vector: encoded``; else
@@ -38,6 +39,7 @@ class History:
     user: Tensor
     mode: Literal["train", "predict"]
     newest_only: bool = False
+    padding: Tensor | None = None
     hidden: Tensor | None = None
     mask_vector: Tensor | None = None
 
@@ -103,6 +105,7 @@ def training_history(
         user=batch["user"],
         mode="train",
         newest_only=batch["newest_only"],
+        padding=vectors[0],
         hidden=hidden,
         mask_vector=mask_vector,
     )
