@@ -5,9 +5,9 @@
 The shape is that of the Stream data set (B = 128 users, L = 12, 19,683 items drawn by Zipf's law,
 50 image tokens, 30 text tokens of which 12 are real on average), with a smaller d so that a CPU can
 do it. *Plain* does what the published code does: every slot goes through the item transformer,
-padding and repeated items included, every token through every block, and every slot is a column of the
-logits. Both arms have the same weights and batch; losses and gradients are compared first, then the
-arms take turns. Memory is what a step adds to a process of its own at its peak.
+padding and repeated items included, every token through every block, and every slot is a column of
+the logits. Both arms have the same weights and batch; losses and gradients are compared first, then
+the arms take turns. Memory is what a step adds to a process of its own at its peak.
 """
 
 from __future__ import annotations
