@@ -87,6 +87,7 @@ class MultimodalSettings(_Settings):
     transform: Literal["native", "paper"]
     tokenizer: str | None
     max_text_length: Positive
+    text_fields_as: Literal["joined", "averaged"]
     features: str | None
     codes: str | None
     fusion: Literal[

@@ -31,6 +31,7 @@ _DEFAULTS: dict[str, Any] = {
     "transform": "native",
     "tokenizer": None,
     "text_fields": None,
+    "text_fields_as": "joined",
     "max_text_length": 30,
     "features": None,
     "codes": None,
@@ -78,6 +79,7 @@ class EncoderSettings:
     transform: str
     tokenizer: str | None
     text_fields: tuple[str, ...] | None
+    text_fields_as: str
     max_text_length: int
     features: str | None
     codes: str | None
