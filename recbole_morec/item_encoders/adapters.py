@@ -53,16 +53,21 @@ def add_adapter(backbone: nn.Module, settings: EncoderSettings, owner: str) -> N
             "pip install 'recbole-morec[peft]'."
         ) from error
     targets = _targets(backbone, settings, owner)
+    kinds = {type(backbone.get_submodule(name)).__name__ for name in targets}
+    turned = kinds == {"Conv1D"}  # GPT-2's linear layers keep their weights the other way round
     if settings.train_layers == "lora":
         config = peft.LoraConfig(
             r=settings.adapter_rank,
             lora_alpha=settings.adapter_alpha,
             lora_dropout=settings.adapter_dropout,
             target_modules=targets,
+            fan_in_fan_out=turned,
         )
     else:
         down = [name for name in targets if _is_down(name)]
-        config = peft.IA3Config(target_modules=targets, feedforward_modules=down)
+        config = peft.IA3Config(
+            target_modules=targets, feedforward_modules=down, fan_in_fan_out=turned
+        )
     try:
         peft.inject_adapter_in_model(config, backbone)
     except ValueError as error:
@@ -103,7 +108,6 @@ def _targets(backbone: nn.Module, settings: EncoderSettings, owner: str) -> list
 
 
 def _is_linear(module: nn.Module) -> bool:
-    # transformers' Conv1D is a linear layer with its weight turned (GPT-2).
     return isinstance(module, nn.Linear | nn.Conv2d) or type(module).__name__ == "Conv1D"
 
 
