@@ -80,6 +80,10 @@ class MultimodalSettings(_Settings):
     projection_layers: Hidden | dict[str, Hidden]
     projection_dropout: Share | dict[str, Share]
     train_layers: str | list[str] | dict[str, str | list[str]]
+    adapter_rank: Positive
+    adapter_alpha: Rate
+    adapter_dropout: Share
+    adapter_targets: list[str] | dict[str, list[str]] | None
     batch_norm: Literal["frozen", "train"]
     encoder_dropout: Share | None
     image_size: Positive | dict[str, Positive] | None
@@ -87,6 +91,7 @@ class MultimodalSettings(_Settings):
     transform: Literal["native", "paper"]
     tokenizer: str | None
     max_text_length: Positive
+    text_fields_as: Literal["joined", "averaged"]
     features: str | None
     codes: str | None
     fusion: Literal[

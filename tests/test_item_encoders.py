@@ -302,12 +302,12 @@ def test_a_new_encoder_is_one_class_and_one_decorator(dataset, monkeypatch):
 
 
 def test_all_wrong_settings_are_reported_at_once():
-    wrong = {"pooling": "clss", "activation": "swish", "embedding_size": 0, "train_layers": "lora"}
+    wrong = {"pooling": "clss", "activation": "swish", "embedding_size": 0, "train_layers": "lorra"}
     with pytest.raises(ConfigError) as error:
         read_settings(wrong, "image")
     assert len(error.value.problems) == 4
     assert any('Did you mean "cls"' in problem for problem in error.value.problems)
-    assert any("lora is not available yet" in problem for problem in error.value.problems)
+    assert any("lora, ia3 or a list" in problem for problem in error.value.problems)
 
 
 def test_defaults_and_limits_are_those_of_a_run():

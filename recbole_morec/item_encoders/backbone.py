@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_morec.errors import ConfigError
+from recbole_morec.item_encoders.adapters import adapter_dropouts, add_adapter, is_adapter
 from recbole_morec.item_encoders.base import Content, ItemEncoder
 from recbole_morec.item_encoders.dropout import set_dropout
 from recbole_morec.item_encoders.freezing import (
@@ -35,6 +36,7 @@ class BackboneEncoder(ItemEncoder):
         pooling: one of :data:`~recbole_morec.item_encoders.pooling.POOLINGS`.
         unused_parameters: backbone parameters that the item vectors do not depend on under this
             pooling; they are frozen.
+        adapted: whether adapters are what trains; all else of the backbone stays in eval mode.
     """
 
     has_class_token = False
@@ -46,7 +48,8 @@ class BackboneEncoder(ItemEncoder):
         self.pooling = settings.pooling
         if settings.pooling == "default" and card.pooling is not None:
             self.pooling = card.pooling
-        self.train_batch_norm = settings.batch_norm == "train"
+        self.adapted = is_adapter(settings.train_layers)
+        self.train_batch_norm = settings.batch_norm == "train" and not self.adapted
         self.unused_parameters: list[str] = []
 
     def own_pooling(self, content: Content) -> Tensor:
@@ -71,6 +74,15 @@ class BackboneEncoder(ItemEncoder):
             return masked_mean(self.projection(tokens), mask)
         return self.projection(self.pooled(content))
 
+    def train(self, mode: bool = True) -> BackboneEncoder:
+        """As in the base class; of a backbone with adapters, their dropout alone is switched."""
+        super().train(mode)
+        if mode and self.adapted:
+            self.backbone.eval()
+            for dropout in adapter_dropouts(self.backbone):
+                dropout.train()
+        return self
+
     def finish(self, settings: EncoderSettings) -> None:
         """Try the backbone once, then add the projection and choose what trains.
 
@@ -84,12 +96,15 @@ class BackboneEncoder(ItemEncoder):
                 f"pooling: {self.name} has no class token that sees all of an item; use pooling: "
                 "mean or default."
             )
+        if self.adapted:
+            add_adapter(self.backbone, settings, self.name)
         self.backbone.eval()
         with torch.enable_grad(), record_order(self.backbone) as order:
             output = self.pooled(self.probe_content())
         self.projection, self.dim = make_projection(output.shape[-1], settings)
         self.unused_parameters = freeze_unreached(self.backbone, output)
-        apply_train_layers(self.backbone, settings.train_layers, order, self.name)
+        if not self.adapted:
+            apply_train_layers(self.backbone, settings.train_layers, order, self.name)
         if self.unused_parameters:
             logger.info(
                 "%s: %d backbone parameters take no part under pooling %s and are frozen: %s",

@@ -31,14 +31,17 @@ class ImageNeed:
 class TextNeed:
     """Text that an encoder reads: ``content["text_ids"]`` and ``content["text_mask"]``, ``[n, T]``.
 
+    With ``apart``, each field is a text of its own: ``[n, F, T]``.
+
     ``fields`` names the text fields of ``.content`` in reading order; empty means all of them.
-    ``max_length`` counts tokens, special ones included. ``tokenizer`` is a
+    ``max_length`` counts tokens of a text, special ones included. ``tokenizer`` is a
     ``transformers`` fast tokenizer with a padding token.
     """
 
     tokenizer: Any
     fields: tuple[str, ...]
     max_length: int
+    apart: bool = False
 
 
 class ItemEncoder(nn.Module):

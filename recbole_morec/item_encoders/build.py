@@ -10,7 +10,15 @@ from typing import Any
 from recbole_morec.errors import ConfigError
 
 # Each of these registers its encoders when it is imported.
-from recbole_morec.item_encoders import codes, features, id, image, known_encoders, vision  # noqa: F401
+from recbole_morec.item_encoders import (  # noqa: F401
+    codes,
+    features,
+    id,
+    image,
+    known_encoders,
+    published_encoders,
+    vision,
+)
 from recbole_morec.item_encoders.base import ItemEncoder
 from recbole_morec.item_encoders.fusion import make_fusion
 from recbole_morec.item_encoders.registry import EncoderCard, builder_of, find_card, is_registered

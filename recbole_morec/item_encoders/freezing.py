@@ -135,8 +135,7 @@ def _chosen_names(
     if not last and not stages:
         raise ConfigError(
             f"train_layers: {choice!r} is not known for {owner}; use all, none, last_N (last_2), "
-            "stages:[3,4] or a list of name patterns"
-            + (" (lora is not available yet)." if choice == "lora" else ".")
+            "stages:[3,4], lora, ia3 or a list of name patterns."
         )
     units = find_units(backbone)
     if units is None:

@@ -227,7 +227,7 @@ def _transformers_card(name: str, model: str | Path) -> EncoderCard:
 
 def _unknown(name: str, timm_names: list[str], prefixed: bool = False) -> str:
     own = encoder_names()
-    hint = suggest(name, own) or suggest(name, timm_names)
+    hint = suggest(name, [*own, *timm_names])
     hub = "" if prefixed else f" A hub id without organisation has a prefix: transformers:{name}."
     return (
         f"item_encoder {name!r} is not known.{hint} Known are: {', '.join(own)}; any timm image "

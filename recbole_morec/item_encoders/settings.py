@@ -16,7 +16,8 @@ from recbole_morec.errors import ConfigError, suggest
 from recbole_morec.settings import MultimodalSettings, RunSettings
 
 MODALITIES = ("image", "text", "id", "features", "codes", "fusion")
-TRAIN_LAYERS = re.compile(r"^(all|none|last_\d+|stages:.*)$")
+ADAPTERS = ("lora", "ia3")
+TRAIN_LAYERS = re.compile(r"^(all|none|last_\d+|stages:.*|lora|ia3)$")
 
 _DEFAULTS: dict[str, Any] = {
     "embedding_size": 64,
@@ -26,11 +27,16 @@ _DEFAULTS: dict[str, Any] = {
     "projection_layers": [],
     "projection_dropout": 0.0,
     "train_layers": "all",
+    "adapter_rank": 8,
+    "adapter_alpha": 16.0,
+    "adapter_dropout": 0.0,
+    "adapter_targets": None,
     "image_size": None,
     "resize": "squash",
     "transform": "native",
     "tokenizer": None,
     "text_fields": None,
+    "text_fields_as": "joined",
     "max_text_length": 30,
     "features": None,
     "codes": None,
@@ -73,11 +79,16 @@ class EncoderSettings:
     projection_layers: tuple[int, ...] | None
     projection_dropout: float
     train_layers: str | list[str]
+    adapter_rank: int
+    adapter_alpha: float
+    adapter_dropout: float
+    adapter_targets: list[str] | None
     image_size: int | None
     resize: str
     transform: str
     tokenizer: str | None
     text_fields: tuple[str, ...] | None
+    text_fields_as: str
     max_text_length: int
     features: str | None
     codes: str | None
@@ -157,11 +168,9 @@ def _sentences(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
 def _check_train_layers(value: Any) -> list[str]:
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return []
-    if value == "lora":
-        return ["train_layers: lora is not available yet; use last_N, stages:[..] or patterns."]
     if isinstance(value, str) and TRAIN_LAYERS.match(value):
         return []
     return [
-        f"train_layers: {value!r} is not known; use all, none, last_N (last_2), stages:[3,4] or a "
-        "list of name patterns."
+        f"train_layers: {value!r} is not known; use all, none, last_N (last_2), stages:[3,4], "
+        "lora, ia3 or a list of name patterns."
     ]

