@@ -7,7 +7,7 @@ published weights under our names, and given the published batch.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recbole_morec.config import MoRecConfig
 from recbole_morec.models.base import MultimodalSequential
@@ -28,12 +29,17 @@ from .test_causal_user_encoders import morec_names
 
 @dataclass
 class Model:
-    """A golden and our settings for it; its item side stands in ``test_item_encoders``."""
+    """A golden and our settings for it; its item side stands in ``test_item_encoders``.
+
+    ``first_row``: the published forward keeps the first row of its batch and drops the others. We
+    compare with it on that row, and on all rows with the losses that it has row by row.
+    """
 
     name: str
     settings: Callable[[Golden], dict[str, Any]]
     objective: str
     changes: dict[str, Any] = field(default_factory=dict)
+    first_row: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -79,14 +85,51 @@ def nextitnet(golden: Golden) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def pixelrec_bert4rec(golden: Golden) -> dict[str, Any]:
+    learned = "in/images" not in golden or "mask_emb" in golden.facts["parameters"]
+    return {
+        **pixelrec_sasrec(golden), "user_encoder": "BERT4Rec",
+        "mask_vector": "learned" if learned else "encoded",
+    }  # fmt: skip
+
+
+def ninerec_bert4rec(golden: Golden) -> dict[str, Any]:
+    kind = "encoded" if "in/item_text" in golden else "learned"
+    return {
+        **morec_sasrec(golden), "user_encoder": "BERT4Rec", "mask_vector": kind,
+        # NineRec counts the mask's slot to the history.
+        "MAX_ITEM_LIST_LENGTH": golden.sizes["max_seq_len"] - 1,
+    }  # fmt: skip
+
+
+def lightsans(golden: Golden) -> dict[str, Any]:
+    sizes = pixelrec_sasrec(golden)
+    return {
+        **sizes, "user_encoder": "LightSANs", "k_interests": golden.sizes["k_interests"],
+        "pad_vector": "encoded", "target_slots": "last",
+    }  # fmt: skip
+
+
+def dssm(golden: Golden) -> dict[str, Any]:
+    layers = golden.sizes["mlp_hidden_size"][1:]
+    if golden.facts["system"] == "ninerec":
+        layers = [golden.sizes["embedding_size"]] * 2
+    return {"user_encoder": "DSSM", "tower_layers": layers, "target_slots": "last"}
+
+
+def fm(golden: Golden) -> dict[str, Any]:
+    return {"user_encoder": "FM", "target_slots": "last"}
+
+
 def user_names(golden: Golden) -> dict[str, str]:
     """Prefixes of published names of the user side and ours."""
+    towers = {f"mlp_layers.mlp_layers.{1 + 3 * k}.": f"tower.{k}.1." for k in range(4)}
     return {
         **morec_names(golden.sizes.get("transformer_block", 0)),
         "position_embedding.": "positions.", "LayerNorm.": "norm.", "trm_encoder.": "layers.",
         "gru_layers.": "gru.", "user_encoder.gru_layers.": "gru.", "dense.": "output.",
         "residual_blocks.": "blocks.", "user_encoder.residual_blocks.": "blocks.",
-        "final_layer.": "output.",
+        "final_layer.": "output.", "mask_emb": "mask_vector", **towers,
     }  # fmt: skip
 
 
@@ -120,6 +163,18 @@ MODELS = [
     Model("idvsmorec/inbatch_text", morec_sasrec, "in_batch"),
     Model("idvsmorec/inbatch_vision_swin", morec_sasrec, "in_batch"),
     Model("idvsmorec/inbatch_vision_resnet", morec_sasrec, "in_batch", BATCH_STATISTICS),
+    Model("pixelrec/bert4rec", pixelrec_bert4rec, "bpr"),
+    Model("pixelrec/mobert4rec", pixelrec_bert4rec, "bpr"),
+    Model("ninerec/bert4rec_id", ninerec_bert4rec, "bce"),
+    Model("ninerec/bert4rec_text", ninerec_bert4rec, "bce"),
+    Model("ninerec/bert4rec2_image", pixelrec_bert4rec, "bpr"),
+    Model("pixelrec/lightsans", lightsans, "bpr"),
+    Model("pixelrec/molightsans", lightsans, "bpr"),
+    Model("pixelrec/dssm", dssm, "bpr", first_row=True),
+    Model("pixelrec/dssm_mlp", dssm, "bpr", first_row=True),
+    Model("pixelrec/modssm", dssm, "bpr"),
+    Model("pixelrec/fm", fm, "bpr", first_row=True),
+    Model("pixelrec/mofm", fm, "bpr"),
     Model("ninerec/sasrec_text", morec_sasrec, "bce"),
     Model("ninerec/sasrec_image_swin", morec_sasrec, "bce"),
     Model("ninerec/s2o_id", morec_sasrec, "bce", {"target_slots": "last"}),
@@ -155,7 +210,15 @@ class Published(MultimodalSequential):
     """The model of the seams, on the tiny item encoder of a golden."""
 
     def build_item_encoder(self, config, dataset, load_weights):
+        self.golden = dataset.golden
+        self.item_encoder_rows = dataset.item_num
         return items.build(dataset.case, dataset.golden, dataset.folder)
+
+    def encode_reserved(self, kind):
+        if kind == "mask" and "in/item_text" in self.golden:  # NineRec's mask is its last item
+            last = torch.tensor([self.golden.sizes["item_num"]])
+            return self.encode_items(items.content_of(self.golden, last))
+        return super().encode_reserved(kind)
 
 
 def build(model: Model, golden: Golden, folder) -> Published:
@@ -163,12 +226,12 @@ def build(model: Model, golden: Golden, folder) -> Published:
     overrides = {
         "embedding_size": sizes.get("embedding_dim") or sizes["embedding_size"],
         "MAX_ITEM_LIST_LENGTH": sizes.get("max_seq_len") or sizes["MAX_ITEM_LIST_LENGTH"],
-        "item_encoder": "id", "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0,
+        "item_encoder": "tiny_vit", "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0,
         "objective": model.objective, **model.settings(golden), **model.changes,
     }  # fmt: skip
     config = MoRecConfig("PixelNet", "golden", overrides=overrides)
     config["device"] = torch.device("cpu")
-    count = len(golden.tensor("out/item_emb_all"))
+    count = golden.tensor("out/scores").shape[1]
     dataset = SimpleNamespace(
         golden=golden, case=case, folder=folder, item_num=count, num=lambda field: count,
         user_num=sizes.get("user_num", 0) + 1,
@@ -180,8 +243,31 @@ def build(model: Model, golden: Golden, folder) -> Published:
 
 def fill(model: Published, golden: Golden) -> None:
     """Load the published weights; only what takes no part in ours may be missing or left over."""
-    items.load(model.item_encoder, golden.facts["system"], golden.state({"": ""}))
-    model.user_encoder.load_state_dict(golden.state(user_names(golden)), strict=True)
+    weights = golden.state({"": ""})
+    names = item_names(golden.facts["system"], weights)
+    side = {key: value for key, value in weights.items() if key in names}
+    users = user_names(golden)
+    state = {}
+    for key, value in weights.items():
+        prefix = next((each for each in users if key.startswith(each)), None)
+        if key not in names and prefix is not None:
+            state[users[prefix] + key.removeprefix(prefix)] = value
+    if mask_is_a_row(model, golden):
+        table = table_of(names)
+        state["mask_vector"] = weights[table][-1]
+        side[table] = weights[table][: model.item_encoder_rows]
+    items.load(model.item_encoder, golden.facts["system"], side)
+    model.user_encoder.load_state_dict(state, strict=True)
+
+
+def mask_is_a_row(model: Published, golden: Golden) -> bool:
+    """Whether the published mask, which ours keeps apart, is the last row of the item table."""
+    learned = getattr(model.user_encoder, "mask_vector", None) is not None
+    return learned and "mask_emb" not in golden.facts["parameters"]
+
+
+def table_of(names: dict[str, str]) -> str:
+    return next(theirs for theirs, ours in names.items() if ours.endswith("embedding.weight"))
 
 
 def our_name(golden: Golden, theirs: str, names: dict[str, str]) -> str:
@@ -192,25 +278,79 @@ def our_name(golden: Golden, theirs: str, names: dict[str, str]) -> str:
     return f"user_encoder.{users[prefix]}{theirs.removeprefix(prefix)}"
 
 
-def rows_of(golden: Golden) -> tuple[Tensor, Tensor | None]:
-    """The published training rows ``[B, L+1]``, and a negative for each slot as a target."""
+@dataclass
+class Rows:
+    """Published training rows: items ``[B, S]``, which of them are targets, and their negatives."""
+
+    seq: Tensor
+    target: Tensor
+    negative: Tensor | None = None
+
+
+def rows_of(golden: Golden) -> Rows:
+    """The published training rows in our form, whatever their own."""
     if "in/train_item_seq" in golden:
-        return golden.tensor("in/train_item_seq"), None
-    if "in/items_modal_index" in golden:
+        seq = golden.tensor("in/train_item_seq")
+        return Rows(seq, after_first(seq))
+    if "in/train_mask" in golden or "in/mask_index" in golden:
+        masked = golden.tensor("in/train_mask" if "in/train_mask" in golden else "in/mask_index")
+        if "bert4rec" in golden.facts["golden"]:
+            return masked_rows(golden, masked > 0)
+    if "in/items_modal_index" in golden and "in/train_items_index" not in golden:
         both = golden.tensor("in/items_modal_index")
-        return both[:, 0::2], both[:, 1::2]
-    rows = golden.tensor("in/train_items")
+        if both.shape[1] == golden.sizes["MAX_ITEM_LIST_LENGTH"] + 2:
+            return history_rows(both)
+        return Rows(both[:, 0::2], after_first(both[:, 0::2]), both[:, 1::2])
+    if "in/train_items_index" in golden:  # places in a list of the batch's images
+        rows = golden.tensor("in/items_modal_index")[golden.tensor("in/train_items_index")]
+    else:
+        rows = golden.tensor("in/train_items")
+    if rows.ndim == 2:
+        return history_rows(rows)
     if rows.shape[-1] == 2:  # aligned with the input
         seq, drawn = rows.unbind(2)
-        return seq, drawn.roll(1, dims=1)
-    return rows[:, 0], rows[:, 1]
+        return Rows(seq, after_first(seq), drawn.roll(1, dims=1))
+    seq, drawn = rows.unbind(1)
+    if (seq[:, :-1] == drawn[:, :-1]).all():  # the same others, then an item and a negative
+        return history_rows(torch.cat([seq, drawn[:, -1:]], 1))
+    return Rows(seq, after_first(seq), drawn)
 
 
-def batch_of(golden: Golden, count: int, targets: str, fields: int) -> dict[str, Any]:
-    seq, negative = rows_of(golden)
+def after_first(seq: Tensor) -> Tensor:
     target = seq > 0
     target[:, 1:] &= seq[:, :-1] > 0
     target[:, 0] = False
+    return target
+
+
+def history_rows(rows: Tensor) -> Rows:
+    """A history, its target and a negative, ``[B, L + 2]``."""
+    seq = rows[:, :-1]
+    target = torch.zeros_like(seq) > 0
+    target[:, -1] = True
+    return Rows(seq, target, rows[:, -1:] * target)
+
+
+def masked_rows(golden: Golden, masked: Tensor) -> Rows:
+    if "in/items_modal_index" in golden:
+        shown, true, drawn = golden.tensor("in/items_modal_index").unflatten(1, (-1, 3)).unbind(2)
+    else:
+        rows = golden.tensor("in/train_items")
+        shown, true, drawn = rows.unbind(2 if rows.shape[-1] == 3 else 1)
+    if "in/log_mask" in golden:
+        real = golden.tensor("in/log_mask") > 0
+    elif "in/train_items" in golden:
+        real = golden.tensor("in/train_items").reshape(len(shown), -1)[:, : shown.shape[1]] > 0
+    else:
+        real = golden.tensor("in/train_mask") != 0
+    return Rows(torch.where(masked, true, shown) * real, masked, drawn * masked)
+
+
+def batch_of(
+    golden: Golden, count: int, targets: str, fields: int, rows: Rows | None = None
+) -> dict[str, Any]:
+    rows = rows or rows_of(golden)
+    seq, target = rows.seq, rows.target.clone()
     if targets == "last":
         target[:, :-1] = False
     batch = {
@@ -226,8 +366,8 @@ def batch_of(golden: Golden, count: int, targets: str, fields: int) -> dict[str,
         "global_rows": len(seq),
         "global_terms": int(target.sum()),
     }
-    if negative is not None:
-        batch["negative_index"] = negative[..., None] * target[..., None]
+    if rows.negative is not None:
+        batch["negative_index"] = rows.negative[..., None] * target[..., None]
     if "in/pop_prob" in golden:
         batch["log_popularity"] = golden.tensor("in/pop_prob")[1:].log()
     return batch
@@ -241,8 +381,16 @@ def test_loss_gradients_and_scores(model, golden, tmp_path):
     data = golden(model.name)
     case = case_of(model.name)
     built = build(model, data, tmp_path)
-    count = len(data.tensor("out/item_emb_all"))
-    batch = batch_of(data, count, built.targets, case.fields)
+    count = built.item_encoder_rows
+    rows = rows_of(data)
+    if model.first_row:
+        one_by_one = [
+            built.calculate_loss(batch_of(data, count, built.targets, case.fields, row))
+            for row in alone(rows)
+        ]
+        close(torch.stack(one_by_one), data.tensor("out/loss_per_row"))
+        rows = next(alone(rows))
+    batch = batch_of(data, count, built.targets, case.fields, rows)
 
     scores(built, data, case)  # before the training forward moves running statistics
     built.train()
@@ -256,7 +404,13 @@ def test_loss_gradients_and_scores(model, golden, tmp_path):
     for theirs, norm in data.gradient_norms().items():
         name = our_name(data, theirs, names)
         precision = 1e-7 if case.tolerance < 1e-8 else 1e-4
-        assert ours[name].grad.norm().item() == pytest.approx(norm, rel=precision), theirs
+        gradient = ours[name].grad
+        if mask_is_a_row(built, data) and theirs == table_of(names):
+            rows_there = data.facts["parameters"][theirs][0]
+            gradient = F.pad(gradient, (0, 0, 0, rows_there - len(gradient)))
+            gradient[-1] += built.user_encoder.mask_vector.grad
+            compared.add("user_encoder.mask_vector")
+        assert gradient.norm().item() == pytest.approx(norm, rel=precision), theirs
         compared.add(name)
     for name, parameter in ours.items():
         if parameter.requires_grad and name not in compared:
@@ -267,13 +421,26 @@ def test_loss_gradients_and_scores(model, golden, tmp_path):
         close(built.state_dict()[our_name(data, theirs, names)], data.tensor(key))
 
 
+def alone(rows: Rows) -> Iterator[Rows]:
+    """Every row as a batch of its own."""
+    for row in range(len(rows.seq)):
+        one = slice(row, row + 1)
+        yield Rows(rows.seq[one], rows.target[one], rows.negative[one])
+
+
 @torch.no_grad()
 def scores(built: Published, data: Golden, case: items.Case) -> None:
     built.eval()
-    count = len(data.tensor("out/item_emb_all"))
+    count = built.item_encoder_rows
     vectors = built.encode_items(items.content_of(data, torch.arange(1, count), case.fields))
     built.set_catalogue(torch.cat([torch.zeros_like(vectors[:1]), vectors]))
     history = data.tensor("in/eval_item_seq")
+    if data.facts["system"] == "ninerec" and "in/log_mask" in data and built.targets == "masked":
+        history = history[:, :-1]  # NineRec's holds the mask's slot already
+    if data.facts["golden"] == "bert4rec2_image":
+        # As published its scores read an encoded blank image in the mask's place. Ours read the
+        # mask that was trained.
+        built._mask = built.encode_reserved("pad")[0]
     users = built.encode_users(built.catalogue[history], history, torch.zeros(len(history)).long())
     tolerance = [case.tolerance] * 2
     close(built.score(users, built.catalogue)[:, 1:], data.tensor("out/scores")[:, 1:], *tolerance)
@@ -294,7 +461,7 @@ def test_losses_of_optimiser_steps(model, golden, tmp_path):
         "projection_group": "encoder" if data.facts["system"] == "pixelrec" else "recommender",
     }  # fmt: skip
     optimizer = build_optimizer(parameter_groups(built, config), config)
-    count = len(data.tensor("out/item_emb_all"))
+    count = built.item_encoder_rows
     batch = batch_of(data, count, built.targets, case_of(model.name).fields)
     built.train()
     for expected in data.tensor("out/adamw_losses"):
