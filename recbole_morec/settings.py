@@ -137,6 +137,10 @@ class MultimodalSettings(_Settings):
     window_remainder: Literal["keep", "drop"]
     target_slots: Literal["all", "last"]
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    din_layers: list[Positive]
+    din_penalty: Annotated[float, Field(ge=0)]
+    visrank_method: Literal["average_top_k", "maximum", "average"]
+    visrank_top: Positive
     branches: list[Literal["id", "text", "image"]]
     item_transformer: bool
     item_transformer_layers: Positive

@@ -64,6 +64,18 @@ class ModelAdapter(ABC):
         """Take back what :meth:`extra_state` gave."""
 
 
+class _Nothing:
+    """The single empty batch of a model that learns nothing."""
+
+    rows = range(1)
+
+    def terms(self, rows: Any, epoch: int) -> int:
+        return 0
+
+    def build(self, rows: Any, epoch: int) -> dict[str, Any]:
+        return {}
+
+
 class MultimodalAdapter(ModelAdapter):
     """Our models: windows with content, scores against an encoded catalogue."""
 
@@ -71,11 +83,14 @@ class MultimodalAdapter(ModelAdapter):
         self.config = config
         self.dataset = dataset
         self.model: MultimodalRecommender = config.model_class(config, dataset, load_weights)
+        self.trains = self.model.trains
         self.bound_to_ids = not self.model.transferable
         self.content: ContentReader = open_content(dataset, self.model.item_encoder.needs, config)
 
     def batches(self) -> BatchBuilder:
         config, model = self.config, self.model
+        if not model.trains:
+            return _Nothing()
         width = self.dataset.protocol.max_length + 1
         targets = Targets(model.targets, width, config["mask_ratio"], config["seed"])
         return MultimodalBatches(

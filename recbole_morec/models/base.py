@@ -38,12 +38,14 @@ class MultimodalRecommender(SequentialRecommender):
         item_tower: layers after it (``item_tower``), or ``None``.
         targets: which slots of a training row the loss reads.
         negatives: uniform negatives per target that a batch must carry.
+        trains: False for a model without anything to learn.
         catalogue: item vectors ``[N, d]`` of an evaluation, see :meth:`set_catalogue`.
     """
 
     input_type = InputType.POINTWISE
     targets: TargetKind = "next"
     negatives: int = 0
+    trains: bool = True
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)
@@ -52,11 +54,6 @@ class MultimodalRecommender(SequentialRecommender):
         self.pad_vector = config["pad_vector"]
         self.encode = config["encode"]
         self.catalogue: Tensor | None = None
-        if self.item_encoder.dim != config["embedding_size"]:
-            raise ConfigError(
-                f"The item encoder gives vectors of {self.item_encoder.dim}, but "
-                f"embedding_size={config['embedding_size']}."
-            )
 
     def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
         """The item encoder that the settings name."""
@@ -191,13 +188,26 @@ class MultimodalSequential(MultimodalRecommender):
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
-        self.user_encoder = USER_ENCODERS.get(config["user_encoder"]).from_config(config, dataset)
+        self.user_encoder = self.build_user_encoder(config, dataset)
         self.objective = OBJECTIVES.get(config["objective"]).from_config(config)
         self.negatives = self.objective.negatives
         self.targets = target_kind(config, self.user_encoder)
         masks = self.user_encoder.targets == "masked"
         self._encodes_mask = masks and config["mask_vector"] == "encoded"
         self._mask: Tensor | None = None
+
+    def build_user_encoder(self, config: Any, dataset: Any) -> UserEncoder:
+        """The user encoder that the settings name.
+
+        Raises:
+            ConfigError: the item encoder gives vectors of another size.
+        """
+        if self.item_encoder.dim != config["embedding_size"]:
+            raise ConfigError(
+                f"The item encoder gives vectors of {self.item_encoder.dim}, but "
+                f"embedding_size={config['embedding_size']}."
+            )
+        return USER_ENCODERS.get(config["user_encoder"]).from_config(config, dataset)
 
     def rows_by_id(self) -> frozenset[str]:
         names = super().rows_by_id()

@@ -18,6 +18,15 @@ _OURS = {
     "MoRec": "recbole_morec.models.morec",
     "TransRec": "recbole_morec.models.transrec",
     "ODMT": "recbole_morec.models.odmt",
+    "MF": "recbole_morec.models.mf",
+    "FM": "recbole_morec.models.fm",
+    "DSSM": "recbole_morec.models.dssm",
+    "DIN": "recbole_morec.models.din",
+    "VBPR": "recbole_morec.models.vbpr",
+    "ACF": "recbole_morec.models.acf",
+    "VisRank": "recbole_morec.models.visrank",
+    "CuratorNet": "recbole_morec.models.curatornet",
+    "FSASRec": "recbole_morec.models.fsasrec",
 }
 _FAMILIES = ("general", "context_aware", "sequential", "knowledge_aware", "exlib")
 

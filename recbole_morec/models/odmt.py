@@ -66,6 +66,12 @@ class ODMT(MultimodalRecommender):
     def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
         return build_id_aware(config, dataset, load_weights)
 
+    def rows_by_id(self) -> frozenset[str]:
+        names = super().rows_by_id() | {"item_encoder.embedding.weight"}
+        if next(iter(self.user_encoder.values())).transferable:
+            return names
+        return names | {f"user_encoder.{name}" for name, _ in self.user_encoder.named_parameters()}
+
     def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Tensor:
         """States ``[B, 3, d]`` of the branches, from vectors ``[B, L, 3, d]``."""
         states = [
