@@ -221,6 +221,8 @@ def _current(name: str, siblings: list[str]) -> str | None:
     name = name.removeprefix("vision_model.")  # CLIP
     if any(".attention.attention." in sibling for sibling in siblings):  # BEiT, MAE
         name = re.sub(r"^encoder\.layer\.(?=\d)", "layers.", name)
+        name = re.sub(r"^encoder\.(?=relative_position_bias\.)", "shared_position_bias.", name)
+        name = name.replace("bias.relative_position_bias.", "bias.")
     if not re.match(r"layers\.\d+\.|encoder\.layers\.\d+\.blocks\.", name):
         return name
     for pattern, replacement in _OLD_LAYER:
