@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
@@ -66,6 +67,37 @@ def test_clips_inner_level_and_old_buffers():
         names[0]: "item_encoder.backbone.embeddings.class_embedding",
         names[2]: "item_encoder.projection.layers.0.weight",
     }
+
+
+@pytest.mark.parametrize("wrapper", ["visual_encoder.", "visual_encoder.item_encoder."])
+def test_clips_resnet_as_timm_translates_it(wrapper):
+    """timm reads OpenAI's files: what it makes of their names must be what we make of them."""
+    from timm.models.byobnet import checkpoint_filter_fn
+
+    with torch.device("meta"):
+        model = timm.create_model("resnet50_clip", num_classes=1024)
+    published = [
+        *(f"{part}{k}.weight" for k in (1, 2, 3) for part in ("conv", "bn")),
+        *("bn1.running_mean", "bn3.num_batches_tracked"),
+        *(f"layer{i}.{j}.conv{k}.weight" for i in (1, 4) for j in (0, 2) for k in (1, 2, 3)),
+        *("layer2.3.bn3.bias", "layer2.0.downsample.0.weight", "layer3.0.downsample.1.running_var"),
+        "attnpool.positional_embedding",
+        *(f"attnpool.{p}_proj.{end}" for p in "qkvc" for end in ("weight", "bias")),
+    ]
+    theirs = checkpoint_filter_fn({f"visual.{name}": name for name in published}, model)
+    expected = {name: f"item_encoder.backbone.{ours}" for ours, name in theirs.items()}
+    assert set(theirs) <= set(model.state_dict())
+    before = f"{wrapper}item_encoder."
+    names = item_names("pixelrec", [f"{before}{name}" for name in published])
+    assert {old.removeprefix(before): new for old, new in names.items()} == expected
+
+
+def test_other_resnets_keep_their_names():
+    names = ["conv1.weight", "layer1.0.bn2.weight", "layer2.0.downsample.0.weight"]
+    ours = item_names("idvsmorec", [f"cv_encoder.image_net.{name}" for name in names])
+    assert list(ours.values()) == [f"item_encoder.backbone.{name}" for name in names]
+    with torch.device("meta"):
+        assert set(names) <= set(timm.create_model("resnet50", num_classes=0).state_dict())
 
 
 def test_swins_of_a_classifier():

@@ -75,6 +75,20 @@ def test_its_stand_in_does_what_it_is_told_to(dataset, card):
     assert bool(frozen) >= (card.name in YAML)
 
 
+def test_clips_resnet_gives_what_its_attention_pool_gives(dataset):
+    settings = {"pretrained": False, "batch_norm": "frozen", "train_layers": "stages:[4]"}
+    encoder = build(dataset, "clip-rn50", **settings).eval()
+    assert encoder.projection.layers[0].in_features == 1024
+    assert encoder.needs[0].size == 224
+    saved = encoder.architecture()
+    assert saved["arguments"]["num_classes"] == 1024
+    again = build(dataset, "clip-rn50", False, item_encoder_architecture=saved, **settings)
+    assert again.state_dict().keys() == encoder.state_dict().keys()
+    pixels = {"image": torch.rand(1, 3, 224, 224)}
+    expected = encoder.projection(encoder.backbone(pixels["image"]))
+    torch.testing.assert_close(encoder(pixels), expected)
+
+
 @pytest.mark.parametrize("card", PUBLISHED, ids=NAMES)
 def test_without_network_the_ways_out_are_named(dataset, offline, card):
     with pytest.raises(ConfigError, match=rf"{card.name}'.*cannot be had.*a local folder"):

@@ -59,16 +59,17 @@ be given by modality (`{text: .., fusion: ..}`), of which `fusion` is the projec
 
 | `fusion` | joined | projection after it | published as |
 |---|---|---|---|
-| `sum` | `e_1 + .. + e_m` | with `fusion_projection: True` | MoRec's `modal_add` |
-| `linear_sum` | `W_1 e_1 + .. + W_m e_m` | with `fusion_projection: True` | NineRec's `sum` |
+| `sum` | `e_1 + .. + e_m` | no | MoRec's `modal_add` |
+| `linear_sum` | `W_1 e_1 + .. + W_m e_m` | no | NineRec's `sum` |
 | `concat` | `[e_1; ..; e_m]` | yes | MoRec's `modal_cat`, `modal_cat_3`; NineRec's `concat` |
 | `film` | `gamma * e_2 + beta`, `[gamma; beta] = W e_1` | yes | NineRec's `film`, text first |
 | `gated` | `sigmoid(W_1 e_1) * W_2 e_2` | yes | NineRec's `gated`, text first |
-| `co_attention` | means of tokens that read the other side's and their own | yes | LXMERT's layers, as in ODMT's repository |
-| `merged_attention` | mean of all tokens, which read each other | with `fusion_projection: True` | BERT's layers, as in ODMT's repository |
+| `co_attention` | means of tokens that read the other side's, then their own | yes | LXMERT |
+| `merged_attention` | mean of all tokens, which read each other | no | BERT's layers |
 
-The two attentions work on the members' projected tokens (`fusion_blocks`, `fusion_heads`,
-`fusion_inner_size`); a text's padding is not read. NineRec's item vectors take `activation: none`
+`fusion_projection: True | False` overrules the third column. The two attentions work on the
+members' projected tokens (`fusion_blocks`, `fusion_heads`, `fusion_inner_size`), as the blocks in
+ODMT's repository that NineRec's model names; a text's padding is not read. NineRec's item vectors take `activation: none`
 and `pooling: project_mean`. MoRec's two-stage id + features with `dnn_layers` k after a sum is
 `fusion_projection: True` and `projection_layers: {fusion: [..]}` with k - 1 sizes, after `concat`
 with k. PixelRec's hybrid is `[features, id]` with `fusion: concat` and
@@ -102,10 +103,9 @@ PixelRec, IDvs.MoRec, NineRec and ODMT with their published pooling and, where P
 part of them, with that `train_layers` (`properties/item_encoder/`). A hub id or timm name means the
 bare model with its own defaults. All four papers normalise images by 0.5 for every encoder, which
 is `transform: paper`; the default is the encoder's own mean and standard deviation. What differs
-from the published encoders: CLIP's ResNets end with the attention pool, before OpenAI's last linear
-map, which the projection takes the place of, and the pool trains with stage 4; each takes its own
-image size (288, 384, 448 for x4, x16, x64), where PixelRec gives all of them 224; ViT-MAE hides no
-patches.
+from the published encoders: the attention pool of CLIP's ResNets trains with stage 4; they take
+their own image size (288, 384, 448 for x4, x16, x64), where PixelRec gives all of them 224; ViT-MAE
+hides no patches.
 
 ## Which families run
 
