@@ -69,11 +69,11 @@ be given by modality (`{text: .., fusion: ..}`), of which `fusion` is the projec
 
 `fusion_projection: True | False` overrules the third column. The two attentions work on the
 members' projected tokens (`fusion_blocks`, `fusion_heads`, `fusion_inner_size`), as the blocks in
-ODMT's repository that NineRec's model names; a text's padding is not read. NineRec's item vectors take `activation: none`
-and `pooling: project_mean`. MoRec's two-stage id + features with `dnn_layers` k after a sum is
-`fusion_projection: True` and `projection_layers: {fusion: [..]}` with k - 1 sizes, after `concat`
-with k. PixelRec's hybrid is `[features, id]` with `fusion: concat` and
-`projection_layers: {features: none}`.
+ODMT's repository that NineRec's model names; they pool nothing before, and a text's padding is not
+read. NineRec's item vectors take `activation: none` and `pooling: project_mean`. MoRec's two-stage
+id + features with `dnn_layers` k after a sum is `fusion_projection: True` and
+`projection_layers: {fusion: [..]}` with k - 1 sizes, after `concat` with k. PixelRec's hybrid is
+`[features, id]` with `fusion: concat` and `projection_layers: {features: none}`.
 
 ## What trains
 
