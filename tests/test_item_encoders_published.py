@@ -8,7 +8,7 @@ import torch
 import yaml
 from item_encoder_world import build, content_for, make_dataset
 
-from recbole_morec.config import PROPERTIES
+from recbole_morec.config import PROPERTIES, MoRecConfig
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders import cards, find_card
 from recbole_morec.item_encoders.freezing import find_units
@@ -61,6 +61,16 @@ def test_a_card_says_where_it_is_from(card):
         assert units.kind == card.counts
     else:
         assert card.model.count("/") == 1
+
+
+def test_published_settings_come_with_the_short_name_and_give_way_to_the_users():
+    def train_layers(**settings):
+        return MoRecConfig("PixelNet", "pixelrec", overrides=settings)["train_layers"]
+
+    assert train_layers(item_encoder="swin-t") == {"image": "stages:[3,4]"}
+    assert train_layers(item_encoder=["clip-vit-b32", "bert-base"]) == {"image": "last_2"}
+    assert train_layers(item_encoder="swin-t", train_layers="all") == "all"
+    assert train_layers(item_encoder="microsoft/swin-tiny-patch4-window7-224") == "all"
 
 
 @pytest.mark.parametrize("card", PUBLISHED, ids=NAMES)
