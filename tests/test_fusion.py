@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from item_encoder_world import build, content_for, make_dataset
+from item_encoder_world import build, content_for, make_dataset, tiny_transformers
 
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.fusion import FusionEncoder
@@ -115,6 +115,18 @@ def test_every_parameter_of_a_fusion_learns(dataset, method):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in own)
     backbones = {id(p) for p in encoder.encoder_parameters()}
     assert not backbones & {id(p) for p in own}  # a fusion trains at the recommender's rate
+
+
+@pytest.mark.parametrize("method", ["co_attention", "merged_attention"])
+def test_attention_leaves_no_parameter_of_a_pooler_in_training(dataset, tmp_path, method):
+    tiny_transformers(tmp_path / "vit", "vit")
+    pair = ["tiny_convnext", "tiny_bert"], ["vit", "tiny_bert"]
+    for names in pair:  # both image encoders have what only their own pooling reads
+        encoder = build(dataset, names, fusion=method, tokenizer="tokenizer")
+        encoder(content_for(encoder)).sum().backward()
+        assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
+    with pytest.raises(ConfigError, match=f"pooling: fusion {method} reads all tokens"):
+        build(dataset, PAIR, fusion=method, pooling={"text": "cls"})
 
 
 # --- id beside content ---------------------------------------------------------------------------

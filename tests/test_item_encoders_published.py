@@ -8,7 +8,7 @@ import torch
 import yaml
 from item_encoder_world import build, content_for, make_dataset
 
-from recbole_morec.config import PROPERTIES
+from recbole_morec.config import PROPERTIES, MoRecConfig
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders import cards, find_card
 from recbole_morec.item_encoders.freezing import find_units
@@ -63,6 +63,16 @@ def test_a_card_says_where_it_is_from(card):
         assert card.model.count("/") == 1
 
 
+def test_published_settings_come_with_the_short_name_and_give_way_to_the_users():
+    def train_layers(**settings):
+        return MoRecConfig("PixelNet", "pixelrec", overrides=settings)["train_layers"]
+
+    assert train_layers(item_encoder="swin-t") == {"image": "stages:[3,4]"}
+    assert train_layers(item_encoder=["clip-vit-b32", "bert-base"]) == {"image": "last_2"}
+    assert train_layers(item_encoder="swin-t", train_layers="all") == "all"
+    assert train_layers(item_encoder="microsoft/swin-tiny-patch4-window7-224") == "all"
+
+
 @pytest.mark.parametrize("card", PUBLISHED, ids=NAMES)
 def test_its_stand_in_does_what_it_is_told_to(dataset, card):
     settings = yaml.safe_load(YAML[card.name].read_text()) if card.name in YAML else {}
@@ -73,6 +83,20 @@ def test_its_stand_in_does_what_it_is_told_to(dataset, card):
     assert encoder(content_for(encoder)).shape == (2, 8)
     frozen = [p for p in encoder.backbone.parameters() if not p.requires_grad]
     assert bool(frozen) >= (card.name in YAML)
+
+
+def test_clips_resnet_gives_what_its_attention_pool_gives(dataset):
+    settings = {"pretrained": False, "batch_norm": "frozen", "train_layers": "stages:[4]"}
+    encoder = build(dataset, "clip-rn50", **settings).eval()
+    assert encoder.projection.layers[0].in_features == 1024
+    assert encoder.needs[0].size == 224
+    saved = encoder.architecture()
+    assert saved["arguments"]["num_classes"] == 1024
+    again = build(dataset, "clip-rn50", False, item_encoder_architecture=saved, **settings)
+    assert again.state_dict().keys() == encoder.state_dict().keys()
+    pixels = {"image": torch.rand(1, 3, 224, 224)}
+    expected = encoder.projection(encoder.backbone(pixels["image"]))
+    torch.testing.assert_close(encoder(pixels), expected)
 
 
 @pytest.mark.parametrize("card", PUBLISHED, ids=NAMES)

@@ -20,7 +20,7 @@ from recbole_morec.item_encoders import (  # noqa: F401
     vision,
 )
 from recbole_morec.item_encoders.base import ItemEncoder
-from recbole_morec.item_encoders.fusion import make_fusion
+from recbole_morec.item_encoders.fusion import make_fusion, member_settings
 from recbole_morec.item_encoders.registry import EncoderCard, builder_of, find_card, is_registered
 from recbole_morec.item_encoders.settings import config_value, read_settings
 from recbole_morec.item_encoders.transformers_models import modality_of
@@ -48,6 +48,7 @@ def build_item_encoder(
         raise ConfigError("item_encoder: no name given, for example item_encoder: tiny_convnext.")
     names = [names] if isinstance(names, str) else list(names)
     saved = architecture.get("members") or {architecture.get("modality"): architecture}
+    method = config_value(config, "fusion", "sum")
     members: dict[str, ItemEncoder] = {}
     for name in names:
         card = _card(name, Path(dataset.folder), saved)
@@ -57,6 +58,8 @@ def build_item_encoder(
                 f"{card.modality}; a fusion has one encoder per modality."
             )
         settings = read_settings(config, card.modality, load_weights, saved.get(card.modality))
+        if len(names) > 1:
+            settings = member_settings(settings, method)
         members[card.modality] = builder_of(card)(card, settings, dataset)
     if len(members) == 1:
         return next(iter(members.values()))
@@ -64,7 +67,7 @@ def build_item_encoder(
     if not isinstance(config_value(config, "projection_layers"), Mapping):
         # A plain list of hidden sizes is meant for the members; the fusion's own are named.
         settings = replace(settings, projection_layers=())
-    return make_fusion(members, config_value(config, "fusion", "sum"), settings)
+    return make_fusion(members, method, settings)
 
 
 def _card(name: str, folder: Path, saved: Mapping[Any, Mapping[str, Any]]) -> EncoderCard:

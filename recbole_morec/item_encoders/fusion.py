@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.base import Content, ItemEncoder, Reserved
-from recbole_morec.item_encoders.joins import Join, Tokens, make_join
+from recbole_morec.item_encoders.joins import JOINS, Join, Tokens, make_join
 from recbole_morec.item_encoders.projection import make_projection
 from recbole_morec.item_encoders.settings import EncoderSettings
 
@@ -84,6 +85,25 @@ class FusionEncoder(ItemEncoder):
         """The architectures of the members, by modality."""
         members = {modality: member.architecture() for modality, member in self.members.items()}
         return {"name": self.name, "members": members}
+
+
+def member_settings(settings: EncoderSettings, method: str) -> EncoderSettings:
+    """Return the settings of a member of a fusion by ``method``.
+
+    Where attention reads the members' tokens, a pooling of theirs has no use: what only that would
+    read (a pooler, the norm after it) must not train.
+
+    Raises:
+        ConfigError: such a pooling is asked for.
+    """
+    if method not in JOINS or not JOINS[method].reads_tokens:
+        return settings
+    if settings.pooling not in ("default", "project_mean"):
+        raise ConfigError(
+            f"pooling: fusion {method} reads all tokens, so that {settings.pooling} has no use; "
+            "leave it at default."
+        )
+    return replace(settings, pooling="project_mean")
 
 
 def make_fusion(

@@ -108,7 +108,8 @@ class ImageEncoder(BackboneEncoder):
 class TimmImageEncoder(ImageEncoder):
     """A timm model without its classifier.
 
-    ``pooling: default`` and ``pooler`` are timm's ``forward_head(pre_logits=True)``; ``cls`` and
+    ``pooling: default`` and ``pooler`` are timm's ``forward_head(pre_logits=True)``, or the whole
+    head where the card keeps one (``num_classes``: the last map of CLIP's ResNets); ``cls`` and
     ``mean`` work on the tokens of ``forward_features`` (feature maps are flattened).
     """
 
@@ -136,7 +137,8 @@ class TimmImageEncoder(ImageEncoder):
         return self._head(features)
 
     def _head(self, features: Any) -> Tensor:
-        pooled = self.backbone.forward_head(features, pre_logits=True)
+        whole = bool(self.made_from["arguments"].get("num_classes"))
+        pooled = self.backbone.forward_head(features, pre_logits=not whole)
         if isinstance(pooled, list | tuple):  # distilled and multi-branch heads
             pooled = torch.cat([part.flatten(1) for part in pooled], dim=-1)
         return pooled.flatten(1)

@@ -45,11 +45,12 @@ def _image(
     pooling: str | None,
     stand_in: str,
     counts: str,
+    **arguments: object,
 ) -> None:
     register_card(
         EncoderCard(
-            name, "image", source, model, pooling=pooling, licence=licence, stand_in=stand_in,
-            counts=counts,
+            name, "image", source, model, arguments=arguments, pooling=pooling, licence=licence,
+            stand_in=stand_in, counts=counts,
         )
     )  # fmt: skip
 
@@ -83,9 +84,11 @@ register_card(
 for size in (18, 34, 50):  # torchvision's weights
     model = f"resnet{size}.tv_in1k"
     _image(f"resnet{size}-tv", "timm", model, _BSD, None, "tiny_resnet", "stages")
-for size in ("50", "50x4", "50x16", "50x64"):  # OpenAI's, up to the attention pool's last map
-    model = f"resnet{size}_clip.openai"
-    _image(f"clip-rn{size}", "timm", model, _MIT, None, "tiny_resnet", "stages")
+for size, width in (("50", 1024), ("50x4", 640), ("50x16", 768), ("50x64", 1024)):
+    _image(
+        f"clip-rn{size}", "timm", f"resnet{size}_clip.openai", _MIT, None, "tiny_resnet", "stages",
+        num_classes=width,  # what the attention pool gives
+    )  # fmt: skip
 _image(
     "clip-vit-b32", "transformers", "openai/clip-vit-base-patch32", _MIT, "project_mean",
     "tiny_clip_vit", "layers",

