@@ -196,4 +196,3 @@ class NegativeSampler:
         processes; some rows may have to leave some of them out (:meth:`barred`)."""
         key = stream(self._seed, "shared negatives", epoch, step)
         return self._items.pick(key, np.arange(self.count))
-

@@ -36,10 +36,15 @@ def in_chunks(terms: Callable[..., Tensor], rows: Sequence[Tensor], width: int) 
 
 
 def scores(h: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
-    """Dot products ``[M, K]`` of every state ``h [M, d]`` with ``vectors[index]``, ``index [M, K]``.
+    """Dot products ``[M, K]`` of every state with the vectors that its row of ``index`` names.
 
     Gathered vectors ``[M, K, d]`` are the largest tensor of a loss with negatives of every
     position, so they are bounded as in :func:`in_chunks`.
+
+    Args:
+        h: states ``[M, d]``.
+        vectors: ``[n, d]``.
+        index: rows of ``vectors`` ``[M, K]``.
     """
 
     def products(h: Tensor, index: Tensor) -> Tensor:
@@ -49,9 +54,11 @@ def scores(h: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
 
 
 def log_loss(logits: Tensor, own: Tensor) -> Tensor:
-    """``-log softmax`` ``[M]`` of the target's logit ``own [M]`` among itself and ``logits [M, n]``.
+    """``-log softmax`` of the targets ``[M]``, in float32 at least.
 
-    Minus infinity among the logits bars a column. The sum is taken in float32 at least.
+    Args:
+        logits: of what each target competes with ``[M, n]``; minus infinity bars a column.
+        own: of the targets ``[M]``.
     """
     joined = torch.cat([own[:, None], logits.to(own.dtype)], dim=1)
     joined = joined.to(torch.promote_types(joined.dtype, torch.float32))

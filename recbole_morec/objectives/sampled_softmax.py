@@ -1,10 +1,9 @@
-"""Sampled softmax (Jean et al., ACL 2015, section 3; HLLM, arXiv 2409.12740, on PixelRec's data)."""
+"""Sampled softmax (Jean et al., ACL 2015; on PixelRec's data HLLM, arXiv 2409.12740)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from recbole_morec import parallel
