@@ -298,6 +298,7 @@ class MoRecConfig(Config):
             named = (USER_ENCODERS, values["user_encoder"]), (OBJECTIVES, values["objective"])
             problems += [p for registry, name in named if (p := registry.problem(name))]
             problems += self._unknown_encoders(values)
+            problems += self._whole_catalogue(values)
             listed = values["item_encoder"]
             alone = {"id", "features", "codes"}
             blind = alone & {listed} if isinstance(listed, str) else {"id"} & {*listed}
@@ -318,6 +319,35 @@ class MoRecConfig(Config):
                 find_card(name, Path(values["data_path"]) / self.dataset)
             except ConfigError as error:
                 problems += error.problems
+        return problems
+
+    def _whole_catalogue(self, values: Mapping[str, Any]) -> list[str]:
+        """Problems of a loss that needs all item vectors in each step."""
+        from recbole_morec.objectives import OBJECTIVES
+
+        known = OBJECTIVES.problem(values["objective"]) is None
+        who = f"model={self.model}"
+        if self.model_class.encodes != "catalogue":
+            if not known or OBJECTIVES.get(values["objective"]).encodes != "catalogue":
+                return []
+            who = f"objective={values['objective']}"
+        problems = []
+        if values["encode"] == "every_slot":
+            problems.append(
+                f"encode=every_slot: {who} encodes every candidate once in each "
+                "step, not the slots of the rows; use encode=distinct."
+            )
+        listed = _as_list(values["item_encoder"])
+        chosen = values["train_layers"]
+        chosen = list(chosen.values()) if isinstance(chosen, dict) else [chosen]
+        trains = not set(listed) <= {"id", "features", "codes"} and chosen != ["none"] * len(chosen)
+        if trains and not values["catalogue_per_step"]:
+            problems.append(
+                f"{who} needs the vectors of all items in each step, and "
+                f"item_encoder={values['item_encoder']} trains. Use objective=in_batch or "
+                "sampled_softmax, train_layers=none, item_encoder=id or features, or set "
+                "catalogue_per_step to the number of items of a small catalogue."
+            )
         return problems
 
     def _prepare_for_recbole(self, values: dict[str, Any]) -> None:

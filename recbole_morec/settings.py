@@ -129,10 +129,20 @@ class MultimodalSettings(_Settings):
     item_tower: bool
     objective: str
     reduction: Literal["sum", "mean"] | None
-    negatives: Positive
+    temperature: Rate
     popularity_correction: Annotated[float, Field(ge=0)]
     mask_own_history: bool
     gather_negatives: bool
+    catalogue_per_step: NonNegative
+    bpr_epsilon: Annotated[float, Field(ge=0)]
+    bpr_epsilon_place: Literal["inside", "outside"]
+    bce_average: Literal["sides", "cells"]
+    gbce_calibration: Share
+    negatives: Positive | None
+    negatives_shared: bool
+    negative_distribution: Literal["uniform", "popularity"]
+    negative_exponent: Annotated[float, Field(ge=0)]
+    negatives_avoid: Literal["window", "history"]
     window: Literal["windows", "last", "prefixes"]
     window_remainder: Literal["keep", "drop"]
     target_slots: Literal["all", "last"]

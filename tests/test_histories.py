@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from recbole_morec.data.histories import Histories, gather_left_padded
-from recbole_morec.data.negatives import draw_negatives
 from recbole_morec.data.splits import Splits
 from recbole_morec.data.windows import Pairs, Prefixes, Windows
-from recbole_morec.errors import DataError
 from recbole_morec.evaluation.protocol import Protocol
 
 
@@ -93,28 +91,3 @@ def test_pairs_are_all_training_interactions():
 def test_left_padding_keeps_the_newest():
     matrix = gather_left_padded(np.array([9, 8, 7, 6]), np.array([0, 2]), np.array([4, 3]), 3)
     assert matrix.tolist() == [[8, 7, 6], [0, 0, 7]]
-
-
-def test_negatives_are_outside_the_window_and_depend_on_the_row_alone():
-    windows = np.array([[0, 1, 2], [3, 4, 5], [0, 0, 6]])
-    rows = np.array([10, 20, 30])
-    candidates = np.arange(1, 8)
-    wanted = np.ones((3, 50), dtype=bool)
-    drawn = draw_negatives(candidates, windows, rows, wanted, 2, seed=1, epoch=3)
-    for b, window in enumerate(windows):
-        assert not np.isin(drawn[b], window).any()
-        assert set(drawn[b].ravel()) == set(candidates) - set(window)  # all others are drawn
-    alone = draw_negatives(candidates, windows[1:2], rows[1:2], wanted[:1], 2, seed=1, epoch=3)
-    assert (alone[0] == drawn[1]).all()
-    wanted[:, ::2] = False
-    some = draw_negatives(candidates, windows, rows, wanted, 2, seed=1, epoch=3)
-    assert (some[:, ::2] == 0).all()
-    assert (some[:, 1::2] == drawn[:, 1::2]).all()
-    other = draw_negatives(candidates, windows, rows, wanted, 2, seed=1, epoch=4)
-    assert (other != drawn).any()
-
-
-def test_no_negative_left_is_an_error_with_a_way_out():
-    one = np.array([1])
-    with pytest.raises(DataError, match="in_batch"):
-        draw_negatives(one, one[None], one, one[None] > 0, 1, seed=0, epoch=0)

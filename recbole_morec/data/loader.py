@@ -23,8 +23,8 @@ class BatchBuilder(Protocol):
     def terms(self, rows: np.ndarray, epoch: int) -> int:
         """Number of loss terms of the given rows."""
 
-    def build(self, rows: np.ndarray, epoch: int) -> Any:
-        """The batch of the given rows."""
+    def build(self, rows: np.ndarray, epoch: int, step: int = 0) -> Any:
+        """The batch of the given rows; all micro-batches and processes share ``(epoch, step)``."""
 
 
 class _Batches(Dataset):
@@ -46,7 +46,7 @@ class _Batches(Dataset):
         whole = self._order(epoch)[step * plan.batch_size : (step + 1) * plan.batch_size]
         micro_batch = np.array_split(whole, plan.accumulation)[micro]
         rows = np.array_split(micro_batch, plan.world_size)[plan.rank]
-        batch = plan.builder.build(rows, epoch)
+        batch = plan.builder.build(rows, epoch, step)
         batch["global_rows"] = len(whole)
         batch["global_terms"] = plan.builder.terms(whole, epoch)
         batch["local_rows"] = len(rows)

@@ -44,8 +44,8 @@ class StockBatches(ABC):
         """Number of loss terms of the given rows: one each."""
         return len(rows)
 
-    def build(self, rows: np.ndarray, epoch: int) -> dict[str, Any]:
-        """The batch of the given rows (row numbers ``[B]``, possibly none)."""
+    def build(self, rows: np.ndarray, epoch: int, step: int = 0) -> dict[str, Any]:
+        """The batch of the given rows (row numbers ``[B]``, possibly none), whatever the step."""
         return {"interaction": self.interaction(rows, epoch), "has_terms": len(rows) > 0}
 
     @abstractmethod
@@ -166,8 +166,8 @@ class PrefixBatches(PairBatches):
         self._negative_list_field = lists if negative_lists else ""
         self._seed = config["seed"]
 
-    def build(self, rows: np.ndarray, epoch: int) -> dict[str, Any]:
-        batch = super().build(rows, epoch)
+    def build(self, rows: np.ndarray, epoch: int, step: int = 0) -> dict[str, Any]:
+        batch = super().build(rows, epoch, step)
         batch["has_terms"] = batch["has_terms"] and self._transform.has_terms(batch["interaction"])
         return batch
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.data.negatives import ItemDistribution, TrainedItems
 from recbole_morec.errors import ConfigError, DataError
-from recbole_morec.randomness import random_bits, random_integers, stream
+from recbole_morec.randomness import stream
 
 _MOST_ATTEMPTS = 200
 
@@ -39,18 +40,12 @@ class StockNegatives:
         self.count = int(args["sample_num"])
         self._seed = seed
         self._folder = dataset.folder
-        self._items = np.flatnonzero(dataset.candidates)
-        self._heap: np.ndarray | None = None
+        candidates = np.flatnonzero(dataset.candidates)
+        self._items = ItemDistribution(candidates)
         if args["distribution"] == "popularity":
-            weight = dataset.train_counts[self._items].astype(np.float64)
-            heap = np.cumsum(np.where(weight > 0, weight ** float(args["alpha"]), 0.0))
-            self._heap = heap / heap[-1]
-        self._item_num = dataset.item_num
-        self._known: np.ndarray | None = None
-        if not repeatable:
-            pairs = dataset.inter_feat
-            users, items = pairs[dataset.uid_field].numpy(), pairs[dataset.iid_field].numpy()
-            self._known = np.unique(users * self._item_num + items)
+            counts = dataset.train_counts[candidates]
+            self._items = ItemDistribution.by_popularity(candidates, counts, float(args["alpha"]))
+        self._trained = None if repeatable else TrainedItems(dataset)
 
     def draw(
         self, users: np.ndarray, targets: np.ndarray, rows: np.ndarray, epoch: int
@@ -62,30 +57,19 @@ class StockNegatives:
         """
         drawn = np.zeros((len(rows), self.count), dtype=np.int64)
         open_ = np.ones(drawn.shape, dtype=bool)
+        barred = self._trained.of(users) if self._trained is not None else None
         for attempt in range(_MOST_ATTEMPTS):
             b, k = np.nonzero(open_)
             if len(b) == 0:
                 return drawn
-            picked = self._pick(stream(self._seed, "negatives", epoch, attempt), rows[b], k)
+            picked = self._items.pick(stream(self._seed, "negatives", epoch, attempt), rows[b], k)
             drawn[b, k] = picked
-            open_[b, k] = self._taken(users[b], targets[b], picked)
+            open_[b, k] = picked == targets[b] if barred is None else barred.holds(b, picked)
         raise DataError(
             f"{self._folder}: no negative item was found for {int(open_.any(1).sum())} training "
-            f"rows in {_MOST_ATTEMPTS} draws; their users have nearly all {len(self._items)} items."
+            f"rows in {_MOST_ATTEMPTS} draws; their users have nearly all "
+            f"{len(self._items.items)} items."
         )
-
-    def _pick(self, key: int, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
-        if self._heap is None:
-            return self._items[random_integers(key, len(self._items), rows, slots)]
-        share = (random_bits(key, rows, slots) >> np.uint64(11)) * 2.0**-53  # in [0, 1)
-        return self._items[np.searchsorted(self._heap, share, side="right")]
-
-    def _taken(self, users: np.ndarray, targets: np.ndarray, items: np.ndarray) -> np.ndarray:
-        if self._known is None:
-            return items == targets
-        code = users * self._item_num + items
-        place = np.minimum(np.searchsorted(self._known, code), len(self._known) - 1)
-        return self._known[place] == code
 
 
 def _check(args: Mapping[str, Any]) -> None:

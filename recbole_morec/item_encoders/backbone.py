@@ -67,8 +67,15 @@ class BackboneEncoder(ItemEncoder):
         tokens, mask = self.tokens(content)
         return tokens[:, 0] if self.pooling in ("cls", "first") else masked_mean(tokens, mask)
 
+    @property
+    def pooled_key(self) -> str:
+        """Under this key content may carry :meth:`pooled` vectors ``[n, D]`` in its own place."""
+        return f"{self.card.modality}_pooled"
+
     def forward(self, content: Content) -> Tensor:
         """Return item vectors ``[n, d]``."""
+        if self.pooled_key in content:
+            return self.projection(content[self.pooled_key])
         if self.pooling == "project_mean":
             tokens, mask = self.tokens(content)
             return masked_mean(self.projection(tokens), mask)

@@ -81,6 +81,8 @@ class ImageEncoder(BackboneEncoder):
         vector, since an image knows nothing of the others (``batch_dependent`` encoders, where it
         does, take all at once).
         """
+        if self.pooled_key in content:
+            return super().forward(content)
         images = content["image"]
         chunk = max(1, CHUNK_PIXELS // self.size**2)
         encode = super().forward

@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_morec import parallel
 from recbole_morec.data.batches import MultimodalBatches
 from recbole_morec.data.content import ContentReader, open_content
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.loader import BatchBuilder
+from recbole_morec.data.negatives import NegativeSampler
 from recbole_morec.data.targets import Targets
 from recbole_morec.data.windows import Prefixes, Rows, Windows
 from recbole_morec.evaluation.catalogue import encode_catalogue
 from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
 from recbole_morec.models.base import MultimodalRecommender
+from recbole_morec.models.whole_catalogue import WholeCatalogue
 
 
 class ModelAdapter(ABC):
@@ -85,7 +88,11 @@ class MultimodalAdapter(ModelAdapter):
         self.model: MultimodalRecommender = config.model_class(config, dataset, load_weights)
         self.trains = self.model.trains
         self.bound_to_ids = not self.model.transferable
-        self.content: ContentReader = open_content(dataset, self.model.item_encoder.needs, config)
+        encoder = self.model.item_encoder
+        self.content: ContentReader = open_content(dataset, encoder.needs, config)
+        self._whole: WholeCatalogue | None = None
+        if self.model.encodes == "catalogue":
+            self._whole = WholeCatalogue(encoder, self.content, dataset, config)
 
     def batches(self) -> BatchBuilder:
         config, model = self.config, self.model
@@ -93,8 +100,16 @@ class MultimodalAdapter(ModelAdapter):
             return _Nothing()
         width = self.dataset.protocol.max_length + 1
         targets = Targets(model.targets, width, config["mask_ratio"], config["seed"])
+        negatives, share = None, (0, 1)
+        if model.negatives:
+            negatives = NegativeSampler.from_config(
+                config, self.dataset, model.negatives, shared=model.shares_negatives
+            )
+            if config["gather_negatives"]:
+                share = (parallel.rank(), parallel.world_size())
+        whole = self._whole is not None
         return MultimodalBatches(
-            self.dataset, self.content, self._rows(), targets, model.negatives, config["seed"]
+            self.dataset, self.content, self._rows(), targets, negatives, share, whole
         )
 
     def _rows(self) -> Rows:
@@ -105,6 +120,8 @@ class MultimodalAdapter(ModelAdapter):
         return Windows(splits, length, self.config["window_remainder"], last=last)
 
     def loss(self, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
+        if self._whole is not None:
+            batch = {**batch, "content": self._whole.content(batch["item_seq"].device)}
         return self.model.calculate_loss(batch)
 
     def scorer(self, device: torch.device) -> Scorer:

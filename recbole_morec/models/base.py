@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
@@ -37,14 +37,18 @@ class MultimodalRecommender(SequentialRecommender):
         item_encoder: content -> item vectors.
         item_tower: layers after it (``item_tower``), or ``None``.
         targets: which slots of a training row the loss reads.
-        negatives: uniform negatives per target that a batch must carry.
+        negatives: drawn negatives that a batch must carry, of every target.
+        shares_negatives: they are one set for the whole batch instead.
         trains: False for a model without anything to learn.
+        encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
         catalogue: item vectors ``[N, d]`` of an evaluation, see :meth:`set_catalogue`.
     """
 
     input_type = InputType.POINTWISE
     targets: TargetKind = "next"
     negatives: int = 0
+    shares_negatives: bool = False
+    encodes: Literal["batch", "catalogue"] = "batch"
     trains: bool = True
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
@@ -189,8 +193,10 @@ class MultimodalSequential(MultimodalRecommender):
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
         self.user_encoder = self.build_user_encoder(config, dataset)
-        self.objective = OBJECTIVES.get(config["objective"]).from_config(config)
+        self.objective = OBJECTIVES.get(config["objective"]).from_config(config, dataset)
         self.negatives = self.objective.negatives
+        self.shares_negatives = self.objective.shares_negatives
+        self.encodes = self.objective.encodes
         self.targets = target_kind(config, self.user_encoder)
         masks = self.user_encoder.targets == "masked"
         self._encodes_mask = masks and config["mask_vector"] == "encoded"
@@ -211,9 +217,11 @@ class MultimodalSequential(MultimodalRecommender):
 
     def rows_by_id(self) -> frozenset[str]:
         names = super().rows_by_id()
-        if self.user_encoder.transferable:
-            return names
-        return names | {f"user_encoder.{name}" for name, _ in self.user_encoder.named_parameters()}
+        for part in ("user_encoder", "objective"):
+            module = getattr(self, part)
+            if not module.transferable:
+                names |= {f"{part}.{name}" for name, _ in module.named_parameters()}
+        return names
 
     def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Tensor:
         history = History(

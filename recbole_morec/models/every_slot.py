@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from recbole_morec.item_encoders import Content, ItemEncoder
 
+_INDICES = ("item_index", "negative_index", "shared_index")
+
 
 def one_row_per_slot(batch: dict[str, Any], encoder: ItemEncoder) -> dict[str, Any]:
     """Give every slot of a batch a content row of its own.
@@ -26,7 +28,7 @@ def one_row_per_slot(batch: dict[str, Any], encoder: ItemEncoder) -> dict[str, A
     Returns:
         A batch of the same form.
     """
-    indices = {name: batch[name] for name in ("item_index", "negative_index") if name in batch}
+    indices = {name: batch[name] for name in _INDICES if name in batch}
     slots = torch.cat([index.flatten() for index in indices.values()])  # [m], 0 = padding
     device = slots.device
     padding = {key: value.to(device) for key, value in encoder.reserved("pad").items()}

@@ -1,7 +1,8 @@
 """VisRank (Kang et al., ICDM 2017), as PixelRec runs it: no training, similarity to the history.
 
 ``s(u, i)`` is the mean of the largest cosines of item i's features with those of the history's
-items: of the ``visrank_top`` largest (``average_top_k``), the largest (``maximum``) or all (``average``).
+items: of the ``visrank_top`` largest (``average_top_k``), the largest (``maximum``) or all
+(``average``).
 """
 
 from __future__ import annotations

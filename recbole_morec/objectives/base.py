@@ -60,20 +60,26 @@ class Objective(nn.Module, ABC):
             averages over all positions.
 
     Attributes:
-        negatives: uniform negatives per position that the batch must carry.
+        negatives: drawn negatives that the batch must carry, of every position.
+        shares_negatives: they are one set for the whole batch instead.
+        encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
+        transferable: False where parameter shapes depend on the number of users or items.
     """
 
     published_reduction: Literal["sum", "mean"] = "mean"
+    encodes: Literal["batch", "catalogue"] = "batch"
+    transferable: bool = True
 
     def __init__(self, reduction: Literal["sum", "mean"] | None = None):
         super().__init__()
         self.reduction = reduction or self.published_reduction
         self.negatives = 0
+        self.shares_negatives = False
 
     @classmethod
     @abstractmethod
-    def from_config(cls, config: Any) -> Objective:
-        """Build it from the settings."""
+    def from_config(cls, config: Any, dataset: Any) -> Objective:
+        """Build it from the settings; ``dataset`` tells ``item_num`` and ``candidates``."""
 
     @abstractmethod
     def terms(

@@ -2,40 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recbole_morec.objectives.base import OBJECTIVES, Objective, Positions
+from recbole_morec.objectives.chunks import scores
 
 
 @OBJECTIVES.register("bpr")
 class BPR(Objective):
-    """``-log(sigmoid(h_t . e(pos_t) - h_t . e(neg_t)) + 1e-8)`` at every position t.
+    """``-log sigmoid(h_t . e(pos_t) - h_t . e(neg_t))`` at every position t, with an epsilon.
 
-    As published: one uniform negative per position that is not in the window, terms summed over
-    the positions of a window and averaged over windows. With several negatives the terms of a
-    position are averaged over them.
+    The epsilon that published code guards the logarithm with stands in one of two places:
 
-    Use it to reproduce PixelRec's table; ``in_batch`` needs no further items and so about half the
-    item encodings.
+    ``inside``   ``-log(sigmoid(x) + epsilon)``: 1e-8 in PixelRec (SASRec, GRU4Rec, BERT4Rec, ...),
+                 1e-6 in NineRec's copies of its image models.
+    ``outside``  ``-(epsilon + log sigmoid(x))``: PixelRec's MF, SRGNN and LightGCN. It shifts the
+                 loss and no gradient.
+
+    Epsilon 0 is PixelRec's MOMF, computed stably.
+
+    As published: one uniform negative per position that is not in the window, terms summed over the
+    positions of a window and averaged over windows (``reduction``). With several negatives the
+    terms of a position are averaged over them.
+
+    When to use it: to reproduce PixelRec's table. It costs two item vectors per position;
+    ``in_batch`` needs no further items and so about half the item encodings.
+
+    Args:
+        negatives: per position.
+        epsilon: at least 0.
+        place: ``inside`` or ``outside`` of the logarithm.
     """
 
     published_reduction = "sum"
-    _EPSILON = 1e-8
+    published_negatives = 1
 
-    def __init__(self, negatives: int = 1, reduction: str | None = None):
+    def __init__(
+        self,
+        negatives: int | None = None,
+        epsilon: float = 1e-8,
+        place: Literal["inside", "outside"] = "inside",
+        reduction: str | None = None,
+    ):
         super().__init__(reduction)
-        self.negatives = negatives
+        self.negatives = negatives or self.published_negatives
+        self.epsilon = epsilon
+        self.place = place
 
     @classmethod
-    def from_config(cls, config: Any) -> BPR:
-        return cls(config["negatives"], config["reduction"])
+    def from_config(cls, config: Any, dataset: Any) -> BPR:
+        return cls(
+            config["negatives"],
+            config["bpr_epsilon"],
+            config["bpr_epsilon_place"],
+            config["reduction"],
+        )
 
     def terms(
         self, h: Tensor, positions: Positions, vectors: Tensor, batch: dict[str, Any]
     ) -> Tensor:
         positive = (h * vectors[positions.label]).sum(-1, keepdim=True)  # [M, 1]
-        negative = torch.einsum("md,mkd->mk", h, vectors[positions.negatives])  # [M, K]
-        return -torch.log(torch.sigmoid(positive - negative) + self._EPSILON).mean(-1)
+        return self.compare(positive, scores(h, vectors, positions.negatives))
+
+    def compare(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """Terms ``[M]`` of the scores ``[M, 1]`` of targets and ``[M, K]`` of their negatives."""
+        margin = positive - negative
+        if self.place == "outside" or self.epsilon == 0:
+            return -(F.logsigmoid(margin) + self.epsilon).mean(-1)
+        return -torch.log(torch.sigmoid(margin) + self.epsilon).mean(-1)

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from recbole_morec import parallel
 from recbole_morec.objectives.base import OBJECTIVES, Objective, Positions
+from recbole_morec.objectives.chunks import in_chunks
 
 
 @OBJECTIVES.register("in_batch")
 class InBatch(Objective):
     """Softmax of the target against every item slot of the whole batch.
 
-    ``loss_t = -log( exp(s_t,y) / sum_j exp(s_t,j) )`` with ``s_t,j = h_t . e_j - a log p_j``: the
-    columns j are all item slots of the batch, ``p_j`` is the item's share of the training
+    ``loss_t = -log( exp(s_t,y) / sum_j exp(s_t,j) )`` with ``s_t,j = h_t . e_j / tau - a log p_j``:
+    the columns j are all item slots of the batch, ``p_j`` is the item's share of the training
     interactions and a is ``popularity_correction``. Columns whose item stands anywhere in the
     row's own window are barred, except the label's own slot. At inference scores are plain dot
     products.
@@ -26,10 +27,15 @@ class InBatch(Objective):
     label's column counts once, because its other slots are barred. ``tests/test_objectives.py``
     compares the two.
 
+    When to use it: by default. Every item that is encoded for a history serves all other rows as a
+    negative, so a position costs one item vector (``bpr`` and ``bce``: two); logits are bounded in
+    memory (``chunks.py``). ``sampled_softmax`` chooses its negatives; ``full_softmax`` needs none.
+
     Args:
         popularity_correction: exponent a.
         mask_own_history: bar the row's own items as negatives.
         gather: use the items of all processes as negatives, with gradient.
+        temperature: tau; 1 as published by IDvs.MoRec.
     """
 
     published_reduction = "mean"
@@ -39,19 +45,22 @@ class InBatch(Objective):
         popularity_correction: float = 1.0,
         mask_own_history: bool = True,
         gather: bool = True,
+        temperature: float = 1.0,
         reduction: str | None = None,
     ):
         super().__init__(reduction)
         self.popularity_correction = popularity_correction
         self.mask_own_history = mask_own_history
         self.gather = gather
+        self.temperature = temperature
 
     @classmethod
-    def from_config(cls, config: Any) -> InBatch:
+    def from_config(cls, config: Any, dataset: Any) -> InBatch:
         return cls(
             config["popularity_correction"],
             config["mask_own_history"],
             config["gather_negatives"],
+            config["temperature"],
             config["reduction"],
         )
 
@@ -69,14 +78,19 @@ class InBatch(Objective):
 
         label = positions.label - 1  # [M]
         log_p = batch["log_popularity"][label]
+        h = h / self.temperature
         own = (h * vectors[1:][label]).sum(-1) - self.popularity_correction * log_p  # [M]
-        logits = h @ columns.T + bias  # [M, n]
-        if self.mask_own_history:
-            barred = own_items(batch["item_seq"], items)[positions.row]  # [M, n]
-            logits = logits.masked_fill(barred, float("-inf"))
-            # The label's own slot is never barred, and it is a single slot.
-            logits = logits.scatter(1, label[:, None] + first, own[:, None].to(logits.dtype))
-        return torch.logsumexp(logits, dim=1) - own
+        owns = own_items(batch["item_seq"], items) if self.mask_own_history else None  # [B, n]
+
+        def terms(h: Tensor, own: Tensor, label: Tensor, row: Tensor) -> Tensor:
+            logits = h @ columns.T + bias  # [m, n]
+            if owns is not None:
+                logits = logits.masked_fill(owns[row], float("-inf"))
+                # The label's own slot is never barred, and it is a single slot.
+                logits = logits.scatter(1, label[:, None], own[:, None].to(logits.dtype))
+            return torch.logsumexp(logits, dim=1) - own
+
+        return in_chunks(terms, (h, own, label + first, positions.row), len(columns))
 
     def _column_bias(self, batch: dict[str, Any]) -> Tensor:
         """``log count - a log p`` of every distinct item, ``[n]``."""
