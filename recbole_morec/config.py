@@ -298,6 +298,11 @@ class MoRecConfig(Config):
             named = (USER_ENCODERS, values["user_encoder"]), (OBJECTIVES, values["objective"])
             problems += [p for registry, name in named if (p := registry.problem(name))]
             problems += self._unknown_encoders(values)
+            if (values["user_encoder"], values["objective"]) == ("UserID", "item_head"):
+                problems.append(
+                    "user_encoder=UserID with objective=item_head: neither reads an item vector, "
+                    "so that the item encoder would learn nothing; use another objective."
+                )
             problems += self._whole_catalogue(values)
             listed = values["item_encoder"]
             alone = {"id", "features", "codes"}

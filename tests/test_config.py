@@ -159,4 +159,9 @@ def test_model_lookup():
 
 def test_names_that_we_share_with_recbole_are_listed():
     # Ours wins; recbole:NAME is the stock one. Extend this list knowingly.
-    assert set(our_models()) & set(stock_models()) == {"TransRec"}
+    assert set(our_models()) & set(stock_models()) == {
+        "DIN",
+        "DSSM",
+        "FM",
+        "TransRec",
+    }
