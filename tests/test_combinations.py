@@ -10,6 +10,7 @@ from conftest import write_world
 from recbole_morec.config import MoRecConfig
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.loader import TrainLoader
+from recbole_morec.errors import ConfigError
 from recbole_morec.evaluation.evaluator import Evaluator
 from recbole_morec.models.adapter import build_adapter
 from recbole_morec.objectives import OBJECTIVES
@@ -26,6 +27,7 @@ ITEM_ENCODERS = {
 SMALL = {
     "embedding_size": 8, "inner_size": 8, "n_layers": 1, "use_gpu": False, "show_progress": False,
     "topk": [5], "valid_metric": "NDCG@5", "image_size": 32, "max_text_length": 8,
+    "negatives": 3, "catalogue_per_step": 100,
 }  # fmt: skip
 
 
@@ -55,6 +57,10 @@ def adapter_of(data, **overrides):
 @pytest.mark.parametrize("item_encoder", ITEM_ENCODERS)
 def test_step_evaluation_save_and_load(data, tmp_path, item_encoder, user_encoder, objective):
     chosen = {**ITEM_ENCODERS[item_encoder], "user_encoder": user_encoder, "objective": objective}
+    if (user_encoder, objective) == ("UserID", "item_head"):
+        with pytest.raises(ConfigError, match="neither reads an item vector"):
+            adapter_of(data, **chosen)
+        return
     config, adapter = adapter_of(data, **chosen)
     batch = next(TrainLoader(adapter.batches(), 16, seed=1).epoch(0))
     adapter.model.train()
