@@ -292,18 +292,8 @@ class MoRecConfig(Config):
                 f"protocol={values['protocol']} ranks all items."
             )
         if self.multimodal:
-            from recbole_morec.objectives import OBJECTIVES
-            from recbole_morec.user_encoders import USER_ENCODERS
-
-            named = (USER_ENCODERS, values["user_encoder"]), (OBJECTIVES, values["objective"])
-            problems += [p for registry, name in named if (p := registry.problem(name))]
+            problems += self._unfit_parts(values)
             problems += self._unknown_encoders(values)
-            if (values["user_encoder"], values["objective"]) == ("UserID", "item_head"):
-                problems.append(
-                    "user_encoder=UserID with objective=item_head: neither reads an item vector, "
-                    "so that the item encoder would learn nothing; use another objective."
-                )
-            problems += self._whole_catalogue(values)
             listed = values["item_encoder"]
             alone = {"id", "features", "codes"}
             blind = alone & {listed} if isinstance(listed, str) else {"id"} & {*listed}
@@ -326,16 +316,31 @@ class MoRecConfig(Config):
                 problems += error.problems
         return problems
 
-    def _whole_catalogue(self, values: Mapping[str, Any]) -> list[str]:
-        """Problems of a loss that needs all item vectors in each step."""
+    def _unfit_parts(self, values: Mapping[str, Any]) -> list[str]:
+        """Problems of user encoder and objective."""
         from recbole_morec.objectives import OBJECTIVES
+        from recbole_morec.user_encoders import USER_ENCODERS
 
-        known = OBJECTIVES.problem(values["objective"]) is None
-        who = f"model={self.model}"
-        if self.model_class.encodes != "catalogue":
-            if not known or OBJECTIVES.get(values["objective"]).encodes != "catalogue":
-                return []
-            who = f"objective={values['objective']}"
+        named = (USER_ENCODERS, values["user_encoder"]), (OBJECTIVES, values["objective"])
+        unknown = [p for registry, name in named if (p := registry.problem(name))]
+        if unknown:
+            return unknown
+        user_encoder, objective = (registry.get(name) for registry, name in named)
+        problems = []
+        if not user_encoder.reads_history and not objective.reads_vectors:
+            problems.append(
+                f"objective={values['objective']} with user_encoder={values['user_encoder']}: "
+                "neither reads an item vector, so that none would be learned; choose another of "
+                "either."
+            )
+        if self.model_class.encodes == "catalogue":
+            problems += self._whole_catalogue(values, f"model={self.model}")
+        elif objective.encodes == "catalogue":
+            problems += self._whole_catalogue(values, f"objective={values['objective']}")
+        return problems
+
+    def _whole_catalogue(self, values: Mapping[str, Any], who: str) -> list[str]:
+        """Problems of a model or loss that needs all item vectors in each step."""
         problems = []
         if values["encode"] == "every_slot":
             problems.append(

@@ -141,8 +141,8 @@ def test_processes_share_out_the_negatives():
     parts = [batches((rank, 3)).build(np.arange(2), 0, 0) for rank in range(3)]
     assert [item for part in parts for item in drawn_of(part)] == drawn_of(whole)
     for part in parts:
-        assert torch.equal(part["shared_barred"], whole["shared_barred"])
-        assert torch.equal(part["shared_log_share"], whole["shared_log_share"])
+        for key in ("shared_items", "shared_barred", "shared_log_share"):
+            assert torch.equal(part[key], whole[key])
 
 
 @pytest.mark.parametrize("trained", [False, True])

@@ -15,8 +15,9 @@ slot_count          ``[n]``       how often an item stands in ``item_seq``
 log_popularity      ``[n]``       log share of the training interactions
 negative_index      ``[.., K]``   like item_index: negatives of each target, 0 elsewhere (where an
                                   objective needs them)
-shared_index        ``[k]``       like item_index: this process's part of the K negatives that all
-                                  rows share (in place of negative_index); the parts of all
+shared_items        ``[K]``       ids of the negatives that all rows share (in place of
+                                  negative_index, where an objective needs them)
+shared_index        ``[k]``       like item_index: this process's part of them; the parts of all
                                   processes, in order, make up the K
 shared_barred       ``[B, K]``    True at those that a row may not have as a negative
 shared_log_share    ``[K]``       like log_popularity, of all K
@@ -97,6 +98,7 @@ class MultimodalBatches:
             drawn = np.array_split(everyones, processes)[rank]
             barred = self._negatives.barred(item_seq, user)
             of_row = barred.holds(np.arange(len(rows))[:, None], everyones[None, :])
+            extra["shared_items"] = torch.from_numpy(everyones)
             extra["shared_barred"] = torch.from_numpy(of_row)
             extra["shared_log_share"] = torch.from_numpy(self._log_popularity[everyones])
         elif self._negatives is not None:

@@ -63,11 +63,13 @@ class Objective(nn.Module, ABC):
         negatives: drawn negatives that the batch must carry, of every position.
         shares_negatives: they are one set for the whole batch instead.
         encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
+        reads_vectors: False where states are compared with no item vector.
         transferable: False where parameter shapes depend on the number of users or items.
     """
 
     published_reduction: Literal["sum", "mean"] = "mean"
     encodes: Literal["batch", "catalogue"] = "batch"
+    reads_vectors: bool = True
     transferable: bool = True
 
     def __init__(self, reduction: Literal["sum", "mean"] | None = None):

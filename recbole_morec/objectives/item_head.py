@@ -31,6 +31,7 @@ class ItemHead(Objective):
     """
 
     published_reduction = "mean"
+    reads_vectors = False
     transferable = False
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from recbole_morec import parallel
@@ -17,9 +18,13 @@ class SampledSoftmax(Objective):
 
     ``loss_t = -log( exp(s_t,y) / (exp(s_t,y) + sum_k exp(s_t,k)) )`` with
     ``s_t,j = h_t . e_j / tau - a log q_j``, where q_j is the probability that a draw gives j and a
-    is ``popularity_correction``. With a = 1 the scores learn what ``full_softmax`` learns. Under
-    uniform draws q is a constant, which cancels. Draws are made with replacement; one that hits the
-    target, or another item that ``negatives_avoid`` names for the row, is left out of its sum.
+    is ``popularity_correction``. Under uniform draws q is a constant, which cancels. Draws are made
+    with replacement; items that ``negatives_avoid`` names for a row are left out of its sum.
+
+    A shared draw that hits the target is no negative but counts as the target once more: given that
+    one of 1 + K items is the label, item j is it with odds ``c_j p_j / q_j``, c_j being how often
+    it stands among them. So the scores learn what ``full_softmax`` learns for every K (a = 1); were
+    hits left out, popular items, which are hit often, would come out too high.
 
     ``negatives_shared: True`` draws K items per step for all positions of the batch, over all
     processes and micro-batches. A step encodes K further items, however large the batch; with
@@ -78,24 +83,34 @@ class SampledSoftmax(Objective):
         own = (h * vectors[positions.label]).sum(-1)  # [M]
         own = own - self._log_q(batch["log_popularity"][positions.label - 1])
         if self.shares_negatives:
-            return self._against_shared(h, own, positions.row, vectors, batch)
+            item = batch["content"]["items"][positions.label - 1]
+            return self._against_shared(h, own, item, positions.row, vectors, batch)
         drawn = positions.negatives  # [M, K]
         logits = scores(h, vectors, drawn) - self._log_q(batch["log_popularity"][drawn - 1])
         return log_loss(logits, own)
 
     def _against_shared(
-        self, h: Tensor, own: Tensor, row: Tensor, vectors: Tensor, batch: dict[str, Any]
+        self,
+        h: Tensor,
+        own: Tensor,
+        item: Tensor,
+        row: Tensor,
+        vectors: Tensor,
+        batch: dict[str, Any],
     ) -> Tensor:
         columns = vectors[batch["shared_index"]]  # [k, d], this process's part of the K
         if self.gather:
             columns, _ = parallel.gather_rows_with_gradient(columns)
-        log_q, barred = self._log_q(batch["shared_log_share"]), batch["shared_barred"]
+        drawn, barred = batch["shared_items"], batch["shared_barred"]  # [K], [B, K]
+        log_q = self._log_q(batch["shared_log_share"])
 
-        def terms(h: Tensor, own: Tensor, row: Tensor) -> Tensor:
-            logits = h @ columns.T - log_q  # [m, K]
-            return log_loss(logits.masked_fill(barred[row], float("-inf")), own)
+        def terms(h: Tensor, own: Tensor, item: Tensor, row: Tensor) -> Tensor:
+            hit = item[:, None] == drawn  # [m, K]
+            own = own + torch.log1p(hit.sum(1).to(own.dtype))
+            logits = h @ columns.T - log_q
+            return log_loss(logits.masked_fill(barred[row] | hit, float("-inf")), own)
 
-        return in_chunks(terms, (h, own, row), len(columns))
+        return in_chunks(terms, (h, own, item, row), len(columns))
 
     def _log_q(self, log_popularity: Tensor) -> Tensor | float:
         """``a log q`` up to a constant, which cancels."""

@@ -53,12 +53,14 @@ class UserEncoder(nn.Module, ABC):
 
     Attributes:
         needs: what it reads of :class:`History` beyond vectors and masks (``items``, ``user``).
+        reads_history: False where states know the user alone.
         transferable: False where parameter shapes depend on the number of users or items.
         targets: the slots that it learns from; see :class:`~recbole_morec.data.targets.Targets`.
             ``target_slots: last`` and ``window: prefixes`` leave the newest only.
     """
 
     needs: frozenset[str] = frozenset()
+    reads_history: bool = True
     transferable: bool = True
     targets: TargetKind = "next"
 

@@ -26,6 +26,7 @@ class UserID(UserEncoder):
     """
 
     needs = frozenset({"user"})
+    reads_history = False
     transferable = False
     targets = "each"
 
