@@ -13,6 +13,7 @@ from item_encoder_world import build, make_dataset
 from recbole_morec.data.atomic import ContentTable
 from recbole_morec.data.content import open_content
 from recbole_morec.errors import ConfigError
+from recbole_morec.models.every_slot import one_row_per_slot
 
 CONFIG = {
     "image_field": None,
@@ -99,6 +100,25 @@ def test_tokens_of_all_fields(shop):
     assert mask.tolist() == content["text_mask"].flatten(1).tolist()
     first = encoder.tokens({k: content[k][:, 0] for k in ("text_ids", "text_mask")})[0]
     torch.testing.assert_close(states[:, :5], first)
+
+
+def test_one_row_of_padding_stands_for_every_field(shop):
+    encoder = encoder_of(shop)
+    content = open_content(shop, encoder.needs, CONFIG).fetch(np.array([1, 2]))
+    batch = {
+        "content": content,
+        "item_index": torch.tensor([[0, 2, 1]]),
+        "mask": torch.tensor([[False, True, True]]),
+        "log_popularity": torch.zeros(2),
+        "slot_count": torch.ones(2),
+    }
+    made = one_row_per_slot(batch, encoder)["content"]
+    assert made["text_ids"].shape == (3, 2, 30)  # a row of padding has max_text_length tokens
+    vectors = encoder({key: made[key] for key in ("text_ids", "text_mask")})
+    expected = encoder(content)
+    torch.testing.assert_close(vectors[1], expected[1])
+    torch.testing.assert_close(vectors[2], expected[0])
+    assert made["text_mask"][0].sum() == 0
 
 
 def test_members_must_agree_on_it(shop):

@@ -65,7 +65,7 @@ class TextEncoder(BackboneEncoder):
 
     def reserved(self, kind: Reserved) -> Content:
         """NineRec's rows: ``max_length`` zeros of which none is real for padding, and a sentence
-        for a mask."""
+        for a mask. Of fields apart, the text of every field."""
         items = torch.zeros(1, dtype=torch.long)
         if kind == "mask":
             tokens = self.needs[0].tokenizer(MASK_SENTENCE, return_tensors="pt")

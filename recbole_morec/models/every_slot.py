@@ -54,6 +54,8 @@ def _joined(first: Content, rest: Content) -> Content:
 
 def _cat(first: Tensor, rest: Tensor) -> Tensor:
     if first.ndim == 2:
-        width = max(first.shape[1], rest.shape[1])
-        first, rest = (F.pad(part, (0, width - part.shape[1])) for part in (first, rest))
+        width = max(first.shape[-1], rest.shape[-1])
+        first, rest = (F.pad(part, (0, width - part.shape[-1])) for part in (first, rest))
+        if rest.ndim == 3:  # one row stands for every field of a text
+            first = first[:, None].expand(-1, rest.shape[1], -1)
     return torch.cat([first.to(rest.dtype), rest])
