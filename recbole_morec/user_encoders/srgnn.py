@@ -4,6 +4,8 @@ The distinct items of a history are nodes, each step from an item to the next on
 graph network turns item vectors into node states ``v``. With the newest item's state ``v_n``:
 ``a_t = q^T sigmoid(W_1 v_n + W_2 v_t)`` (not normalised), state = ``W_3 [sum_t a_t v_t ; v_n]``.
 
+RecBole's SR-GNN keeps ``1 - z`` of a node where this one, as its authors wrote it, keeps ``z``.
+
 Differences from the authors' code: histories are padded on the left and graphs are built in one
 piece on the device; padding is no node (as a node it has no edges and is masked, so that it changes
 nothing); the edge layer that it creates and never uses is left out.
@@ -15,7 +17,6 @@ import math
 from typing import Any
 
 import torch
-from recbole.model.sequential_recommender.srgnn import GNN
 from torch import Tensor, nn
 
 from recbole_morec.user_encoders.base import USER_ENCODERS
@@ -35,7 +36,7 @@ class SRGNN(PrefixEncoder):
 
     def __init__(self, dim: int, *, step: int = 2):
         super().__init__()
-        self.gnn = GNN(dim, step)
+        self.gnn = _GatedGraph(dim, step)
         self.newest = nn.Linear(dim, dim)
         self.each = nn.Linear(dim, dim)
         self.weight = nn.Linear(dim, 1, bias=False)
@@ -58,6 +59,30 @@ class SRGNN(PrefixEncoder):
         alpha = self.weight(gate) * mask[..., None]  # [P, L, 1]
         pooled = (alpha * states).sum(1)
         return self.output(torch.cat([pooled, newest], dim=1))
+
+
+class _GatedGraph(nn.Module):
+    """Rounds of ``v <- GRU([A_in (W v + b) + b_in ; A_out (W' v + b') + b_out], v)``."""
+
+    def __init__(self, dim: int, step: int):
+        super().__init__()
+        self.step = step
+        self.incoming, self.outgoing = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.incoming_bias = nn.Parameter(torch.empty(dim))
+        self.outgoing_bias = nn.Parameter(torch.empty(dim))
+        self.gate = nn.GRUCell(2 * dim, dim)
+
+    def forward(self, edges: Tensor, nodes: Tensor) -> Tensor:
+        """``[P, L, 2 L]``, ``[P, L, d]`` -> ``[P, L, d]``."""
+        incoming, outgoing = edges.chunk(2, dim=2)
+        for _ in range(self.step):
+            told = [
+                incoming @ self.incoming(nodes) + self.incoming_bias,
+                outgoing @ self.outgoing(nodes) + self.outgoing_bias,
+            ]
+            read = torch.cat(told, dim=2).flatten(0, 1)
+            nodes = self.gate(read, nodes.flatten(0, 1)).view_as(nodes)
+        return nodes
 
 
 def session_nodes(items: Tensor) -> tuple[Tensor, Tensor]:

@@ -209,16 +209,20 @@ def load(encoder: ItemEncoder, system: str, weights: dict[str, Tensor]) -> None:
         ours.removeprefix("item_encoder."): weights[theirs]
         for theirs, ours in item_names(system, weights).items()
     }
-    unused = {
-        f"{prefix}backbone.{name}"
+    assert own.keys() - state.keys() <= unused(encoder)
+    left = state.keys() - own.keys()
+    assert all("pooler" in name or "post_layernorm" in name for name in left), left
+    encoder.load_state_dict({name: state.get(name, own[name]) for name in own})
+
+
+def unused(encoder: ItemEncoder, start: str = "") -> set[str]:
+    """Names of parameters that take no part in ours."""
+    return {
+        f"{start}{prefix}backbone.{name}"
         for prefix, member in parts(encoder)
         if isinstance(member, BackboneEncoder)
         for name in member.unused_parameters
     }
-    assert own.keys() - state.keys() <= unused
-    left = state.keys() - own.keys()
-    assert all("pooler" in name or "post_layernorm" in name for name in left), left
-    encoder.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
 def parts(encoder: ItemEncoder):

@@ -20,11 +20,10 @@ from torch.nn import functional as F
 from recbole_morec.config import MoRecConfig
 from recbole_morec.models.base import MultimodalSequential
 from recbole_morec.training.optim import build_optimizer, parameter_groups
-from recbole_morec.transfer.published_items import item_names
+from recbole_morec.transfer.published import our_state, published_names
 
 from . import test_item_encoders as items
 from .conftest import Golden, close
-from .test_causal_user_encoders import morec_names
 
 
 @dataclass
@@ -121,15 +120,30 @@ def fm(golden: Golden) -> dict[str, Any]:
     return {"user_encoder": "FM", "target_slots": "last"}
 
 
-def user_names(golden: Golden) -> dict[str, str]:
-    """Prefixes of published names of the user side and ours."""
-    towers = {f"mlp_layers.mlp_layers.{1 + 3 * k}.": f"tower.{k}.1." for k in range(4)}
+def srgnn(golden: Golden) -> dict[str, Any]:
     return {
-        **morec_names(golden.sizes.get("transformer_block", 0)),
-        "position_embedding.": "positions.", "LayerNorm.": "norm.", "trm_encoder.": "layers.",
-        "gru_layers.": "gru.", "user_encoder.gru_layers.": "gru.", "dense.": "output.",
-        "residual_blocks.": "blocks.", "user_encoder.residual_blocks.": "blocks.",
-        "final_layer.": "output.", "mask_emb": "mask_vector", **towers,
+        "user_encoder": "SRGNN", "step": golden.sizes["step"], "target_slots": "last",
+        "bpr_epsilon_place": "outside", "reduction": "mean",
+    }  # fmt: skip
+
+
+def mf(golden: Golden) -> dict[str, Any]:
+    layers = golden.sizes["mlp_hidden_size"]
+    return {
+        "user_encoder": "UserID", "tower_layers": layers, "tower_activation": "tanh",
+        "tower_batch_norm": True, "item_tower": bool(layers), "bpr_epsilon_place": "outside",
+        "reduction": "mean",
+    }  # fmt: skip
+
+
+def dssm_tower(golden: Golden) -> dict[str, Any]:
+    """DSSM with a table of users: GELU (IDvs.MoRec), or BatchNorm and tanh (NineRec)."""
+    sizes, ninerec = golden.sizes, golden.facts["system"] == "ninerec"
+    return {
+        "user_encoder": "UserID", "tower_layers": [sizes["embedding_dim"]] * sizes["dnn_layers"],
+        "tower_activation": "tanh" if ninerec else "gelu", "tower_batch_norm": ninerec,
+        "item_tower": any("id_encoder.MLP" in name for name in golden.facts["parameters"]),
+        "negatives": sizes["neg_num"], "bce_average": "cells",
     }  # fmt: skip
 
 
@@ -175,6 +189,21 @@ MODELS = [
     Model("pixelrec/modssm", dssm, "bpr"),
     Model("pixelrec/fm", fm, "bpr", first_row=True),
     Model("pixelrec/mofm", fm, "bpr"),
+    Model("pixelrec/srgnn", srgnn, "bpr"),
+    Model("pixelrec/mosrgnn", srgnn, "bpr"),
+    Model("pixelrec/mf", mf, "bpr"),
+    Model("pixelrec/mf_mlp", mf, "bpr", {"encode": "every_slot"}),
+    Model("pixelrec/momf", mf, "bpr", {"bpr_epsilon": 0.0}),
+    Model("idvsmorec/dssm_id", dssm_tower, "bce"),
+    Model("idvsmorec/dssm_text", dssm_tower, "bce"),
+    Model("idvsmorec/dssm_vision", dssm_tower, "bce"),
+    Model("ninerec/dssm_id", dssm_tower, "bce", {"encode": "every_slot"}),
+    Model("ninerec/dssm_text", dssm_tower, "bce"),
+    Model("ninerec/dssm_variant_id", dssm, "bce", {"bce_average": "cells"}),
+    Model("ninerec/dssm_variant_text", dssm, "bce", {"bce_average": "cells"}),
+    Model("ninerec/bert4rec_image", pixelrec_bert4rec, "bpr", {"bpr_epsilon": 1e-6}),
+    Model("ninerec/gru4rec_image_bpr", gru4rec, "bpr", {"bpr_epsilon": 1e-6}),
+    Model("ninerec/cesasrec_image", pixelrec_sasrec, "item_head"),
     Model("ninerec/sasrec_text", morec_sasrec, "bce"),
     Model("ninerec/sasrec_image_swin", morec_sasrec, "bce"),
     Model("ninerec/s2o_id", morec_sasrec, "bce", {"target_slots": "last"}),
@@ -234,7 +263,7 @@ def build(model: Model, golden: Golden, folder) -> Published:
     count = golden.tensor("out/scores").shape[1]
     dataset = SimpleNamespace(
         golden=golden, case=case, folder=folder, item_num=count, num=lambda field: count,
-        user_num=sizes.get("user_num", 0) + 1,
+        user_num=user_rows(golden),
     )  # fmt: skip
     built = Published(config, dataset).double()
     fill(built, golden)
@@ -243,21 +272,14 @@ def build(model: Model, golden: Golden, folder) -> Published:
 
 def fill(model: Published, golden: Golden) -> None:
     """Load the published weights; only what takes no part in ours may be missing or left over."""
-    weights = golden.state({"": ""})
-    names = item_names(golden.facts["system"], weights)
-    side = {key: value for key, value in weights.items() if key in names}
-    users = user_names(golden)
-    state = {}
-    for key, value in weights.items():
-        prefix = next((each for each in users if key.startswith(each)), None)
-        if key not in names and prefix is not None:
-            state[users[prefix] + key.removeprefix(prefix)] = value
-    if mask_is_a_row(model, golden):
-        table = table_of(names)
-        state["mask_vector"] = weights[table][-1]
-        side[table] = weights[table][: model.item_encoder_rows]
-    items.load(model.item_encoder, golden.facts["system"], side)
-    model.user_encoder.load_state_dict(state, strict=True)
+    weights, own = golden.state({"": ""}), model.state_dict()
+    state, unknown = our_state(weights, own, golden.facts["system"])
+    assert not unknown
+    unused = items.unused(model.item_encoder, "item_encoder.")
+    assert own.keys() - state.keys() <= unused
+    left = state.keys() - own.keys()
+    assert all("pooler" in name or "post_layernorm" in name for name in left), left
+    model.load_state_dict(state, strict=False)
 
 
 def mask_is_a_row(model: Published, golden: Golden) -> bool:
@@ -266,16 +288,10 @@ def mask_is_a_row(model: Published, golden: Golden) -> bool:
     return learned and "mask_emb" not in golden.facts["parameters"]
 
 
-def table_of(names: dict[str, str]) -> str:
-    return next(theirs for theirs, ours in names.items() if ours.endswith("embedding.weight"))
-
-
-def our_name(golden: Golden, theirs: str, names: dict[str, str]) -> str:
-    if theirs in names:
-        return names[theirs]
-    users = user_names(golden)
-    prefix = next(each for each in users if theirs.startswith(each))
-    return f"user_encoder.{users[prefix]}{theirs.removeprefix(prefix)}"
+def user_rows(golden: Golden) -> int:
+    """Rows of the published table of users; PixelRec counts padding among the users."""
+    pixelrec = golden.facts["system"] == "pixelrec"
+    return golden.sizes.get("user_num", 0) + (0 if pixelrec else 1)
 
 
 @dataclass
@@ -285,12 +301,23 @@ class Rows:
     seq: Tensor
     target: Tensor
     negative: Tensor | None = None
+    user: Tensor | None = None
 
 
 def rows_of(golden: Golden) -> Rows:
     """The published training rows in our form, whatever their own."""
     if "in/train_item_seq" in golden:
         seq = golden.tensor("in/train_item_seq")
+        return Rows(seq, after_first(seq))
+    if "in/train_user" in golden:  # pairs of user and item, with negatives
+        key = "in/train_items" if "in/train_items" in golden else "in/items_modal_index"
+        pair = golden.tensor(key)
+        user = golden.tensor("in/train_user")
+        return Rows(pair[:, :1], pair[:, :1] > 0, pair[:, None, 1:], user)
+    if "in/train_alias_inputs" in golden:
+        return graph_rows(golden)
+    if golden.facts["golden"] == "cesasrec_image":
+        seq = golden.tensor("in/train_items")
         return Rows(seq, after_first(seq))
     if "in/train_mask" in golden or "in/mask_index" in golden:
         masked = golden.tensor("in/train_mask" if "in/train_mask" in golden else "in/mask_index")
@@ -331,6 +358,21 @@ def history_rows(rows: Tensor) -> Rows:
     return Rows(seq, target, rows[:, -1:] * target)
 
 
+def graph_rows(golden: Golden) -> Rows:
+    """Histories out of session graphs, which are padded on the right."""
+    alias, mask = golden.tensor("in/train_alias_inputs"), golden.tensor("in/train_mask") > 0
+    if "in/train_items" in golden:
+        nodes, targets = golden.tensor("in/train_items"), golden.tensor("in/train_targets")
+    else:  # images: the nodes of every graph, then target and negative
+        width = golden.tensor("in/train_A").shape[1]
+        nodes, targets = (
+            golden.tensor("in/items_modal_index").view(len(alias), -1).split([width, 2], 1)
+        )
+    right = nodes.gather(1, alias) * mask
+    rows = [F.pad(row[row > 0], (int((row == 0).sum()), 0)) for row in right]
+    return history_rows(torch.cat([torch.stack(rows), targets], 1))
+
+
 def masked_rows(golden: Golden, masked: Tensor) -> Rows:
     if "in/items_modal_index" in golden:
         shown, true, drawn = golden.tensor("in/items_modal_index").unflatten(1, (-1, 3)).unbind(2)
@@ -354,7 +396,7 @@ def batch_of(
     if targets == "last":
         target[:, :-1] = False
     batch = {
-        "user": torch.zeros(len(seq), dtype=torch.long),
+        "user": torch.zeros(len(seq), dtype=torch.long) if rows.user is None else rows.user,
         "item_seq": seq,
         "mask": seq > 0,
         "target": target,
@@ -367,7 +409,8 @@ def batch_of(
         "global_terms": int(target.sum()),
     }
     if rows.negative is not None:
-        batch["negative_index"] = rows.negative[..., None] * target[..., None]
+        drawn = rows.negative if rows.negative.ndim == 3 else rows.negative[..., None]
+        batch["negative_index"] = drawn * target[..., None]
     if "in/pop_prob" in golden:
         batch["log_popularity"] = golden.tensor("in/pop_prob")[1:].log()
     return batch
@@ -398,14 +441,14 @@ def test_loss_gradients_and_scores(model, golden, tmp_path):
     close(loss, data.tensor("out/loss"), *[case.tolerance] * 2)
     loss.backward()
     ours = dict(built.named_parameters())
-    names = item_names(data.facts["system"], data.state({"": ""}))
+    names = published_names(data.facts["parameters"], data.facts["system"])
     zero = set(data.facts.get("numerically_zero_gradients", []))
     compared = set()
     for theirs, norm in data.gradient_norms().items():
-        name = our_name(data, theirs, names)
+        name = names[theirs]
         precision = 1e-7 if case.tolerance < 1e-8 else 1e-4
         gradient = ours[name].grad
-        if mask_is_a_row(built, data) and theirs == table_of(names):
+        if mask_is_a_row(built, data) and name.endswith("encoder.embedding.weight"):
             rows_there = data.facts["parameters"][theirs][0]
             gradient = F.pad(gradient, (0, 0, 0, rows_there - len(gradient)))
             gradient[-1] += built.user_encoder.mask_vector.grad
@@ -414,11 +457,11 @@ def test_loss_gradients_and_scores(model, golden, tmp_path):
         compared.add(name)
     for name, parameter in ours.items():
         if parameter.requires_grad and name not in compared:
-            unseen = [theirs for theirs in zero if our_name(data, theirs, names) == name]
+            unseen = [theirs for theirs in zero if names.get(theirs) == name]
             assert unseen or parameter.grad is None or parameter.grad.norm() < 1e-6, name
     for key in data.keys("out/after_step_buffer/"):
         theirs = key.removeprefix("out/after_step_buffer/")
-        close(built.state_dict()[our_name(data, theirs, names)], data.tensor(key))
+        close(built.state_dict()[names[theirs]], data.tensor(key))
 
 
 def alone(rows: Rows) -> Iterator[Rows]:
@@ -434,14 +477,23 @@ def scores(built: Published, data: Golden, case: items.Case) -> None:
     count = built.item_encoder_rows
     vectors = built.encode_items(items.content_of(data, torch.arange(1, count), case.fields))
     built.set_catalogue(torch.cat([torch.zeros_like(vectors[:1]), vectors]))
-    history = data.tensor("in/eval_item_seq")
+    if "out/user_vector_all" in data or "in/eval_user" in data:
+        many = len(data.tensor("out/scores"))
+        user = data.tensor("in/eval_user") if "in/eval_user" in data else torch.arange(many)
+        history = torch.zeros(len(user), 1, dtype=torch.long)
+    else:
+        history = data.tensor("in/eval_item_seq")
+        user = torch.zeros(len(history), dtype=torch.long)
+    if "in/eval_alias_inputs" in data:  # padded on the right
+        rows = [F.pad(row[row > 0], (int((row == 0).sum()), 0)) for row in history]
+        history = torch.stack(rows)
     if data.facts["system"] == "ninerec" and "in/log_mask" in data and built.targets == "masked":
         history = history[:, :-1]  # NineRec's holds the mask's slot already
     if data.facts["golden"] == "bert4rec2_image":
         # As published its scores read an encoded blank image in the mask's place. Ours read the
         # mask that was trained.
         built._mask = built.encode_reserved("pad")[0]
-    users = built.encode_users(built.catalogue[history], history, torch.zeros(len(history)).long())
+    users = built.encode_users(built.catalogue[history], history, user)
     tolerance = [case.tolerance] * 2
     close(built.score(users, built.catalogue)[:, 1:], data.tensor("out/scores")[:, 1:], *tolerance)
 
