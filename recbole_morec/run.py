@@ -210,7 +210,8 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
 def _load(parts: _Parts, loads: Mapping[str, Path]) -> None:
     """Fill parts of the model from other runs or published checkpoints, and say what was done."""
     model = parts.adapter.model
-    opened = {path: open_source(path) for path in set(loads.values())}
+    state = model.state_dict()
+    opened = {path: open_source(path, state) for path in set(loads.values())}
     sources = {part: opened[path] for part, path in loads.items()}
     done = load_parts(model, sources, parts.dataset.token_digest(), model.rows_by_id())
     if parts.accelerator.is_main_process:

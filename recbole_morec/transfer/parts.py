@@ -28,7 +28,7 @@ def part_of(name: str) -> str | None:
     if first == "item_encoder":
         return "projection" if "projection" in rest and "backbone" not in rest else first
     if first == "user_encoder":
-        return "positions" if rest[0] == "positions" else first
+        return "positions" if "positions" in rest else first
     return None
 
 

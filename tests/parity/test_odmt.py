@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -11,11 +12,12 @@ from recbole_morec.config import MoRecConfig
 from recbole_morec.item_encoders.id_aware import IdAwareEncoder
 from recbole_morec.item_encoders.id_aware_transformer import BRANCHES, IdAwareTransformer
 from recbole_morec.models.odmt import ODMT
+from recbole_morec.objectives import positions
 from recbole_morec.objectives.online_distillation import Columns, OnlineDistillation
-from recbole_morec.transfer.published_odmt import odmt_branch, odmt_item_key
+from recbole_morec.transfer.published import our_state, published_names
+from recbole_morec.user_encoders import training_history
 
 from .conftest import Golden, close
-from .test_causal_user_encoders import morec_names
 
 NAMES = [
     "odmt_v1_init0",
@@ -57,25 +59,10 @@ def build(golden: Golden) -> ODMT:
         item_num=sizes["item_num"] + 1, user_num=9, sizes=sizes, num=lambda field: 0
     )
     model = OnTables(config, dataset)
-    model.load_state_dict({name: golden.tensor(f"param/{key}") for key, name in names(golden)})
+    state, unknown = our_state(golden.state({"": ""}), model.state_dict())
+    assert not unknown
+    model.load_state_dict(state)
     return model
-
-
-def names(golden: Golden) -> list[tuple[str, str]]:
-    """Published parameter name and ours, without what the published forward does not use."""
-    users = morec_names(golden.sizes["transformer_block"])
-    pairs = []
-    for key in golden.facts["parameters"]:
-        branch = odmt_branch(key)
-        if branch is None:
-            ours = odmt_item_key(key)
-        else:
-            theirs = f"user_encoder.{branch[1]}"
-            prefix = next(each for each in users if theirs.startswith(each))
-            ours = f"user_encoder.{branch[0]}.{users[prefix]}{theirs.removeprefix(prefix)}"
-        if ours is not None:
-            pairs.append((key, ours))
-    return pairs
 
 
 def content(golden: Golden, items: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -137,9 +124,10 @@ def test_loss_gradients_and_scores(golden, name, plain):
     loss.backward()
     ours = dict(model.named_parameters())
     gradients = data.gradient_norms()
-    for key, name in names(data):
-        if key in gradients:
-            assert ours[name].grad.norm().item() == pytest.approx(gradients[key], rel=1e-7), key
+    names = published_names(data.facts["parameters"])
+    assert set(names.values()) == ours.keys()
+    for key, norm in gradients.items():
+        assert ours[names[key]].grad.norm().item() == pytest.approx(norm, rel=1e-7), key
 
     model.eval()
     with torch.no_grad():
@@ -152,6 +140,63 @@ def test_loss_gradients_and_scores(golden, name, plain):
     for branch in BRANCHES:
         close(scores[branch], data.tensor(f"out/scores_{branch}"))
     close(scores["ensemble"], data.tensor("out/scores_final"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_item_vectors_states_and_logits_of_every_slot(golden, name):
+    data = golden(f"odmt/{name}")
+    model = build(data).train()
+    batch = batch_of(data, data.sizes["epochs"][-1])
+    seq, items = batch["item_seq"], batch["content"]["items"]
+    row = (
+        batch["item_index"].flatten() - 1
+    )  # of every slot among the items; padding is compared not
+    real = row >= 0
+    read = model.item_encoder.transformer(
+        model.item_encoder.embedding(items), batch["content"]["text_states"],
+        batch["content"]["text_states_mask"], batch["content"]["image_states"],
+    )  # fmt: skip
+    encoded = model.encode_items(batch["content"])
+    vectors = torch.cat([torch.zeros_like(encoded[:1]), encoded])
+    predicted = positions(batch, 1)
+    columns, _, bias = model._columns(batch, predicted, encoded)
+    valid = data.tensor("out/valid_rows").bool()
+    for b, branch in enumerate(BRANCHES):
+        close(read[row[real], b], data.tensor(f"out/imt_{branch}")[real])
+        close(encoded[row[real], b], data.tensor(f"out/slot_{branch}_vec")[real])
+        encoder = model.user_encoder[branch]
+        states = encoder(training_history(batch, vectors[:, b], encoder))
+        close(states[valid], data.tensor(f"out/{branch}_user_states")[valid])
+        logits = states[predicted.row, predicted.slot] @ encoded[:, b].T + bias
+        published = data.tensor(f"out/logits_{branch}")
+        allowed = published > -1e3  # barred slots hold -1e4
+        close(logits[:, row][allowed], published[allowed])
+        counted = (columns.log_count > float("-inf"))[:, row] & real
+        assert torch.equal(counted.any(1), allowed.any(1))
+    assert seq.numel() == len(row)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_losses_of_optimiser_steps(golden, name, tied):
+    data = golden(f"odmt/{name}")
+    key = "out/losses_aliased" if tied else "out/losses_not_aliased"
+    if key not in data:
+        pytest.skip("no steps were published")
+    told = data.facts["outputs"]["out/losses_aliased"]["meaning"]
+    (rate,), (decay,) = (re.findall(rf"{word} ([\d.e-]+)", told) for word in ("lr", "decay"))
+    (largest,) = re.findall(r"clipped to (\d+)", told)
+    model = build(data).train()
+    model.item_encoder.tied = {2: "image", 3: "text"}[data.sizes["init"]] if tied else None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=float(rate), weight_decay=float(decay))
+    batch = batch_of(data, data.sizes["epochs"][-1])
+    for expected in data.tensor(key):
+        loss = sum(model.calculate_loss(batch).values())
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), float(largest))
+        optimizer.step()
 
 
 @pytest.mark.parametrize("name", NAMES)
