@@ -11,6 +11,10 @@ from recbole_morec.errors import ConfigError
 from recbole_morec.models.adapter import build_adapter
 
 QUIET = {"use_gpu": False, "show_progress": False, "topk": [5], "valid_metric": "NDCG@5"}
+NO_DROPOUT = {"hidden_dropout_prob": 0, "attn_dropout_prob": 0, "encoder_dropout": 0}
+AVERAGED = {
+    "item_encoder": "tiny_bert", "text_fields": ["title", "title"], "text_fields_as": "averaged",
+}  # fmt: skip
 FUSED = {"item_encoder": ["tiny_convnext", "tiny_bert"], "fusion": "concat"}
 
 
@@ -38,7 +42,7 @@ def plain_loss(adapter, batch):
     index = torch.tensor(
         [[row[item] + 1 if item else 0 for item in each] for each in batch["item_seq"].tolist()]
     )
-    _, losses = model.calculate_loss, []
+    losses = []
     states = model.user_encoder(history_of(batch, vectors[index]))
     for b, t in batch["target"].nonzero().tolist():
         label = torch.tensor([row[batch["item_seq"][b, t].item()]])
@@ -60,6 +64,7 @@ def history_of(batch, vectors):
         {"item_encoder": "tiny_convnext", "train_layers": "none"},
         {"item_encoder": "tiny_bert", "train_layers": "none"},
         {"item_encoder": "tiny_bert", "train_layers": "none", "pooling": "mean"},
+        {**AVERAGED, "train_layers": "none"},
         {"item_encoder": "tiny_convnext", "catalogue_per_step": 40},
         {**FUSED, "train_layers": "none"},
         {**FUSED, "train_layers": {"image": "none", "text": "all"}, "catalogue_per_step": 40},
@@ -67,7 +72,7 @@ def history_of(batch, vectors):
     ids=str,
 )
 def test_loss_and_gradients_are_those_of_encoding_everything(world, chosen):
-    adapter = adapter_of(world, hidden_dropout_prob=0, attn_dropout_prob=0, **chosen)
+    adapter = adapter_of(world, **NO_DROPOUT, **chosen)
     adapter.model.train()
     for batch in two_batches(adapter):
         assert list(batch["content"]) == ["items"]  # no batch carries the catalogue's content
@@ -84,7 +89,7 @@ def test_loss_and_gradients_are_those_of_encoding_everything(world, chosen):
             }
             runs.append((value.detach(), gradients))
         assert runs[0][1].keys() == runs[1][1].keys()
-        torch.testing.assert_close(runs[0], runs[1], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(runs[0], runs[1], rtol=1e-3, atol=2e-5)
 
 
 def test_a_frozen_backbone_runs_over_the_catalogue_once(world):
