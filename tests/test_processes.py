@@ -60,6 +60,8 @@ def test_two_processes_equal_one(tmp_path, objective):
     [
         ["--model=PixelNet", "--objective=in_batch"],
         ["--model=PixelNet", "--objective=bpr", "--worker=1"],
+        ["--model=PixelNet", "--objective=sampled_softmax", "--negatives=25"],
+        ["--model=PixelNet", "--objective=full_softmax", "--train_layers=none"],
         ["--model=MoRec", "--item_encoder=image+text", "--fusion=concat", "--encoder_dropout=0"],
         ["--model=SASRec", "--hidden_size=16", "--n_heads=2"],
         ["--model=BPR"],

@@ -127,10 +127,19 @@ class TextEncoder(BackboneEncoder):
 
     def forward(self, content: Content) -> Tensor:
         """Return item vectors ``[n, d]``: of fields apart, the mean of the fields' vectors."""
+        if self.pooled_key in content:
+            vectors = super().forward(content)
+            return vectors if vectors.ndim == 2 else vectors.mean(dim=1)
         if content["text_ids"].ndim == 2:
             return super().forward(content)
         fields = content["text_ids"].shape[:2]  # n, F
         return super().forward(_flat(content)).unflatten(0, fields).mean(dim=1)
+
+    def pooled(self, content: Content) -> Tensor:
+        """One vector per item before the projection, ``[n, D]``; of fields apart ``[n, F, D]``."""
+        if content["text_ids"].ndim == 2:
+            return super().pooled(content)
+        return super().pooled(_flat(content)).unflatten(0, content["text_ids"].shape[:2])
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``; of fields
