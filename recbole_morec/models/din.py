@@ -75,9 +75,8 @@ class DIN(MultimodalRecommender):
         found = self.interest(table[candidates], table[index[row, :-1]], mask[row, :-1] & before)
         loss = self.objective.compare(found[:, :1], found[:, 1:]).sum() / self._count(batch)
         if self.penalty:
-            norms = [table[each].norm() for each in (index, batch["negative_index"])]
-            rows = max(int(batch["global_rows"]), 1)
-            loss = loss + self.penalty * torch.stack(norms).norm() / rows
+            read = torch.cat([index[row, :-1], candidates], dim=1)
+            loss = loss + self.penalty * table[read].norm() / max(int(batch["global_rows"]), 1)
         return loss + self.nothing() if len(index) == 0 else loss
 
     def _count(self, batch: dict[str, Any]) -> int:

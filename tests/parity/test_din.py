@@ -29,7 +29,8 @@ def test_loss_gradients_and_scores(golden, tmp_path, name):
         "embedding_size": sizes["embedding_size"], "din_layers": sizes["mlp_hidden_size"],
         "hidden_dropout_prob": 0.0, "item_encoder": "tiny_vit", "target_slots": "last",
         # The ID version punishes the norm of all rows that it reads, padding's too.
-        "din_penalty": 0.01 if case.encoder == "id" else 0.0, "objective": "bpr", "pad_vector": "encoded",
+        "din_penalty": 0.01 if case.encoder == "id" else 0.0, "objective": "bpr",
+        "pad_vector": "encoded",
         "reduction": "mean",
     }  # fmt: skip
     config = MoRecConfig("DIN", "golden", overrides=overrides)
