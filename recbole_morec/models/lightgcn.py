@@ -22,6 +22,7 @@ RecBole's own is ``recbole:LightGCN``.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ from recbole_morec.models.base import MultimodalSequential
 from recbole_morec.objectives import positions
 from recbole_morec.user_encoders import UserEncoder
 from recbole_morec.user_encoders.user_id import UserID
+
+# Products with dense matrices, all that is used here, are long stable.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
 class LightGCN(MultimodalSequential):
