@@ -292,6 +292,11 @@ class MoRecConfig(Config):
                 f"protocol={values['protocol']} ranks all items."
             )
         if self.multimodal:
+            self.warnings += [
+                f"{key} has no effect on {self.model}, which has its own."
+                for key in ("user_encoder", "objective")
+                if key in self._user and key not in self.model_class.chooses
+            ]
             problems += self._unfit_parts(values)
             problems += self._unknown_encoders(values)
             listed = values["item_encoder"]
@@ -327,19 +332,24 @@ class MoRecConfig(Config):
             return unknown
         user_encoder, objective = (registry.get(name) for registry, name in named)
         problems = []
-        if not user_encoder.reads_history and not objective.reads_vectors:
+        needed = {"user_encoder", "objective"} <= {*self.model_class.chooses}
+        if needed and not user_encoder.reads_history and not objective.reads_vectors:
             problems.append(
                 f"objective={values['objective']} with user_encoder={values['user_encoder']}: "
                 "neither reads an item vector, so that none would be learned; choose another of "
                 "either."
             )
         if self.model_class.encodes == "catalogue":
-            problems += self._whole_catalogue(values, f"model={self.model}")
-        elif objective.encodes == "catalogue":
-            problems += self._whole_catalogue(values, f"objective={values['objective']}")
+            problems += self._whole_catalogue(values, f"model={self.model}", "")
+        elif "objective" in self.model_class.chooses and objective.encodes == "catalogue":
+            problems += self._whole_catalogue(
+                values,
+                f"objective={values['objective']}",
+                "objective=in_batch or sampled_softmax, ",
+            )
         return problems
 
-    def _whole_catalogue(self, values: Mapping[str, Any], who: str) -> list[str]:
+    def _whole_catalogue(self, values: Mapping[str, Any], who: str, instead: str) -> list[str]:
         """Problems of a model or loss that needs all item vectors in each step."""
         problems = []
         if values["encode"] == "every_slot":
@@ -354,9 +364,9 @@ class MoRecConfig(Config):
         if trains and not values["catalogue_per_step"]:
             problems.append(
                 f"{who} needs the vectors of all items in each step, and "
-                f"item_encoder={values['item_encoder']} trains. Use objective=in_batch or "
-                "sampled_softmax, train_layers=none, item_encoder=id or features, or set "
-                "catalogue_per_step to the number of items of a small catalogue."
+                f"item_encoder={values['item_encoder']} trains. Use {instead}train_layers=none, "
+                "item_encoder=id or features, or set catalogue_per_step to the number of items of "
+                "a small catalogue."
             )
         return problems
 

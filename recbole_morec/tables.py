@@ -42,8 +42,7 @@ def print_start(
         encoder = config["item_encoder"]
         right += [
             ("item encoder", encoder if isinstance(encoder, str) else " + ".join(encoder)),
-            ("user encoder", config["user_encoder"]),
-            ("objective", config["objective"]),
+            *((key.replace("_", " "), config[key]) for key in adapter.model.chooses),
         ]
     right += [
         ("parameters trained", f"{trained:,}"),

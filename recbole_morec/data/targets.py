@@ -39,7 +39,8 @@ class Targets:
         """Mark the target slots.
 
         Args:
-            lengths: items of each row ``[B]``, at least 2; they stand in the row's last slots.
+            lengths: items of each row ``[B]``, at least 2, or 1 where they are predicted from the
+                user alone; they stand in the row's last slots.
             rows: row numbers ``[B]``.
             epoch: from 0.
 

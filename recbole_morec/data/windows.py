@@ -35,13 +35,21 @@ class Windows(Rows):
         max_length: L.
         remainder: ``keep`` or ``drop``.
         last: only the newest window of each user (IDvs.MoRec, NineRec).
+        shortest: items that a window needs, 1 or 2.
     """
 
-    def __init__(self, splits: Splits, max_length: int, remainder: str, last: bool = False):
+    def __init__(
+        self,
+        splits: Splits,
+        max_length: int,
+        remainder: str,
+        last: bool = False,
+        shortest: int = 2,
+    ):
         width = max_length + 1
         length = splits.train_stop - splits.start
         full, rest = np.divmod(length, width)
-        kept_rest = (rest >= 2) & ((full == 0) | (remainder == "keep"))
+        kept_rest = (rest >= shortest) & ((full == 0) | (remainder == "keep"))
         count = full + kept_rest
         if last:
             count = np.minimum(count, 1)

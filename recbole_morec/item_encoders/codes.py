@@ -83,6 +83,11 @@ def build_codes(card: EncoderCard, settings: EncoderSettings, dataset: Any) -> C
         matrix = gather_features(file, dataset.item_tokens, settings.missing_content)
     except DataError as error:  # it speaks of the key that these files are known by
         raise DataError(f"codes: {str(error).removeprefix('features: ')}") from error
+    if matrix.ndim > 2:
+        raise DataError(
+            f"codes: {path} holds {' x '.join(map(str, file.shape))} numbers per item; codes are one "
+            "row of integers per item. For regions use item_encoder: features."
+        )
     wrong = (matrix < 0) | (matrix >= _LARGEST) | (matrix != np.floor(matrix))
     if wrong.any():
         item, position = np.argwhere(wrong)[0]

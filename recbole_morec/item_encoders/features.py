@@ -23,25 +23,27 @@ class FeaturesEncoder(ItemEncoder):
 
     Args:
         name: the name it was asked for by.
-        matrix: ``[item_num, D]`` float32; row = internal item id, row 0 (PAD) zero.
+        matrix: ``[item_num, D]`` float32, or ``[item_num, R, D]`` where an item has a vector for each
+            of R regions; row = internal item id, row 0 (PAD) zero.
         settings: of the projection.
     """
 
     matrix: Tensor
 
     def __init__(self, name: str, matrix: Tensor, settings: EncoderSettings):
-        projection, dim = make_projection(matrix.shape[1], settings)
+        projection, dim = make_projection(matrix.shape[-1], settings)
         super().__init__(name, dim)
         self.register_buffer("matrix", matrix, persistent=False)
         self.projection = projection
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
-        """Return the stored vector as the item's only token, ``[n, 1, D]``."""
-        return self.matrix[content["items"]].unsqueeze(1), None
+        """Return the vectors of the regions, or the stored vector as the only token, ``[n, R, D]``."""
+        rows = self.matrix[content["items"]]
+        return (rows if rows.ndim == 3 else rows.unsqueeze(1)), None
 
     def forward(self, content: Content) -> Tensor:
-        """``content["items"]`` ``[n]`` -> ``[n, d]``."""
-        return self.projection(self.matrix[content["items"]])
+        """``content["items"]`` ``[n]`` -> ``[n, d]``, of the regions' mean where there are some."""
+        return self.projection(self.tokens(content)[0].mean(1))
 
 
 @register_item_encoder(

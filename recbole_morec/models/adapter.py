@@ -117,7 +117,9 @@ class MultimodalAdapter(ModelAdapter):
         if self.config["window"] == "prefixes":
             return Prefixes(splits, length)
         last = self.config["window"] == "last"
-        return Windows(splits, length, self.config["window_remainder"], last=last)
+        return Windows(
+            splits, length, self.config["window_remainder"], last, self.model.shortest_row
+        )
 
     def loss(self, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
         if self._whole is not None:

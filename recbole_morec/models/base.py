@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Literal
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_morec.data.targets import TargetKind
 from recbole_morec.errors import ConfigError, MoRecError
@@ -40,6 +42,8 @@ class MultimodalRecommender(SequentialRecommender):
         negatives: drawn negatives that a batch must carry, of every target.
         shares_negatives: they are one set for the whole batch instead.
         trains: False for a model without anything to learn.
+        chooses: the settings that choose a part of it, of ``user_encoder`` and ``objective``.
+        shortest_row: items that a training row needs; 1 where an item is predicted from the user.
         encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
         catalogue: item vectors ``[N, d]`` of an evaluation, see :meth:`set_catalogue`.
     """
@@ -50,6 +54,8 @@ class MultimodalRecommender(SequentialRecommender):
     shares_negatives: bool = False
     encodes: Literal["batch", "catalogue"] = "batch"
     trains: bool = True
+    chooses: tuple[str, ...] = ("user_encoder", "objective")
+    shortest_row: int = 2
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)
@@ -75,6 +81,10 @@ class MultimodalRecommender(SequentialRecommender):
             for name, module in self.named_modules()
             if isinstance(module, IdEncoder)
         )
+
+    def projection_parameters(self) -> Iterator[nn.Parameter]:
+        """What ``projection_group`` decides about."""
+        yield from self.item_encoder.parameters()
 
     @abstractmethod
     def calculate_loss(self, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
@@ -110,7 +120,8 @@ class MultimodalRecommender(SequentialRecommender):
 
     def encode_reserved(self, kind: Reserved) -> Tensor:
         """The vector ``[1, d]`` of padding or of a mask, encoded like an item's."""
-        device = next(self.parameters()).device
+        # A model without parameters has its features.
+        device = next(chain(self.parameters(), self.buffers())).device
         content = {key: value.to(device) for key, value in self.item_encoder.reserved(kind).items()}
         return self.encode_items(content)
 
@@ -198,6 +209,7 @@ class MultimodalSequential(MultimodalRecommender):
         self.shares_negatives = self.objective.shares_negatives
         self.encodes = self.objective.encodes
         self.targets = target_kind(config, self.user_encoder)
+        self.shortest_row = 2 if self.user_encoder.reads_history else 1
         masks = self.user_encoder.targets == "masked"
         self._encodes_mask = masks and config["mask_vector"] == "encoded"
         self._mask: Tensor | None = None

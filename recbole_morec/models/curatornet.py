@@ -1,11 +1,13 @@
-"""CuratorNet (Messina et al., ComplexRec 2020), as PixelRec runs it on stored features.
+"""CuratorNet (Messina et al., "CuratorNet: Visually-aware Recommendation of Art Images", ComplexRec
+at RecSys 2020), as PixelRec runs it on stored features.
 
 An item is its features through two SELU layers. A user is the history's items, pooled by maximum
-and by mean, through three more; the score is their dot product. In training each item of a row is
-predicted from all others of it. Training: BPR.
+and by mean, through three more; the score is their dot product. No parameter belongs to a user or
+an item, so that a trained model serves new ones. In training each item of a row is predicted from
+all others of it, BPR.
 
-Padding takes no part in the pooling; with ``pad_vector: encoded`` it does, as published (features
-of zeros through the SELU layers).
+Differences from the authors' code: padding takes no part in the pooling. With ``pad_vector:
+encoded`` it does, as PixelRec publishes it (features of zeros through the SELU layers).
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from recbole_morec.user_encoders import History, UserEncoder
 
 class CuratorNet(MultimodalSequential):
     """Shared item tower and a profile tower; see ``properties/model/CuratorNet.yaml``."""
+
+    chooses = ("objective",)
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
@@ -60,20 +64,26 @@ class _Profile(UserEncoder):
         return self.layers(self.pooled(history))
 
     def pooled(self, history: History) -> Tensor:
-        """Maximum and mean of the items that a slot may read, ``[B, S, 2 d]``."""
-        vectors, mask = history.vectors, history.mask
-        length = mask.shape[1]
-        read = torch.ones_like(mask) if self.reads_padding else mask
-        read = read[:, None].expand(-1, length, -1)  # [B, slot, slot that it reads]
-        if history.mode == "train":
-            read = read & ~torch.eye(length, dtype=torch.bool, device=mask.device)
-        each = vectors[:, None].expand(-1, length, -1, -1)
-        lowest = torch.finfo(vectors.dtype).min
-        largest = each.masked_fill(~read[..., None], lowest).amax(2)
-        some = read.any(2, keepdim=True)  # a slot that reads nothing is no target
-        share = read.to(vectors.dtype) / read.sum(2, keepdim=True).clamp_min(1)
-        mean = share @ vectors
-        return torch.cat([largest.masked_fill(~some, 0.0), mean], dim=2)
+        """Maximum and mean of the items that a slot may read, ``[B, S, 2 d]``.
+
+        In training a slot reads all others: its maximum is the second largest where its own item
+        has the largest.
+        """
+        vectors = history.vectors
+        read = torch.ones_like(history.mask) if self.reads_padding else history.mask
+        read = read[..., None]  # [B, S, 1]
+        barred = vectors.masked_fill(~read, torch.finfo(vectors.dtype).min)
+        total, count = (vectors * read).sum(1, keepdim=True), read.sum(1, keepdim=True)
+        if history.mode == "predict":
+            largest = barred.amax(1, keepdim=True)
+        else:
+            value, place = barred.topk(2, dim=1)  # [B, 2, d]
+            own = torch.arange(vectors.shape[1], device=place.device)[:, None] == place[:, :1]
+            largest = torch.where(own, value[:, 1:], value[:, :1])  # [B, S, d]
+            total, count = total - vectors * read, count - read.long()
+        mean = total / count.clamp_min(1)
+        both = torch.cat([largest.masked_fill(count == 0, 0.0), mean], dim=2)
+        return both.expand(-1, vectors.shape[1], -1)
 
 
 def _selu_layers(*sizes: int) -> nn.Sequential:

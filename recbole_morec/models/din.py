@@ -31,6 +31,8 @@ class DIN(MultimodalRecommender):
         objective: BPR; scores depend on the candidate, so no objective over states fits.
     """
 
+    chooses = ()
+
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
         dim, layers = self.item_encoder.dim, config["din_layers"]

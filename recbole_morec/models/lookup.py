@@ -27,6 +27,7 @@ _OURS = {
     "VisRank": "recbole_morec.models.visrank",
     "CuratorNet": "recbole_morec.models.curatornet",
     "FSASRec": "recbole_morec.models.fsasrec",
+    "LightGCN": "recbole_morec.models.lightgcn",
 }
 _FAMILIES = ("general", "context_aware", "sequential", "knowledge_aware", "exlib")
 

@@ -41,6 +41,8 @@ class ODMT(MultimodalRecommender):
         distillation: the teaching.
     """
 
+    chooses = ("user_encoder",)
+
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
         self.branches = self.item_encoder.branches

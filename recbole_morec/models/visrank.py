@@ -22,6 +22,7 @@ class VisRank(MultimodalRecommender):
     """Cosine similarity to the items seen; see ``properties/model/VisRank.yaml``."""
 
     trains = False
+    chooses = ()
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)

@@ -49,7 +49,8 @@ class WholeCatalogue:
             raise ConfigError(
                 f"catalogue_per_step={config['catalogue_per_step']}: {', '.join(rest)} would have "
                 f"to encode all {counted(len(self._items), 'item')} in each step. Use "
-                "objective=in_batch or sampled_softmax, train_layers=none, or allow that many."
+                "train_layers=none or an objective that reads the batch (in_batch, "
+                "sampled_softmax), or allow that many."
             )
 
     def content(self, device: torch.device) -> Content:

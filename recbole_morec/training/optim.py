@@ -47,7 +47,7 @@ def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
         groups.append(encoder)
         encoder_parameters = {id(p) for p in model.item_encoder.encoder_parameters()}
         if config["projection_group"] == "encoder":
-            encoder_parameters |= {id(p) for p in model.item_encoder.parameters()}
+            encoder_parameters |= {id(p) for p in model.projection_parameters()}
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups[id(parameter) in encoder_parameters]["params"].append(parameter)

@@ -1,13 +1,15 @@
 """The feature store: files of vectors keyed by item token, read in blocks of bounded size.
 
 A file may hold any items in any order and any type of number; the rows of a dataset's items are
-picked out of it and become the only copy in memory, float32 by internal item id.
+picked out of it and become the only copy in memory, float32 by internal item id. An item may have
+one vector, or one for each of its R regions.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,8 @@ BLOCK_BYTES = 2**25  # of float32 values; what is held beside the result
 
 _SHOWN = 5
 _WANTED = {
-    ".npy": "a matrix of numbers [items, D], as numpy.save writes it",
-    ".safetensors": "a tensor of numbers 'features' [items, D]",
+    ".npy": "numbers [items, D] or [items, R, D], as numpy.save writes them",
+    ".safetensors": "a tensor of numbers 'features', [items, D] or [items, R, D]",
     ".parquet": "a column item_id and a column vector of lists of numbers",
 }
 _log = logging.getLogger(__name__)
@@ -35,14 +37,14 @@ class FeatureFile:
     Attributes:
         path: where it is.
         tokens: the item of each row, no item twice.
-        width: size ``D`` of a vector.
+        shape: of an item's numbers: ``(D,)``, or ``(R, D)`` of regions.
         dtype: type of its numbers, as the file calls it.
-        blocks: yields ``(first row, rows [m, D])`` over the whole file, in order.
+        blocks: yields ``(first row, rows [m, *shape])`` over the whole file, in order.
     """
 
     path: Path
     tokens: list[str]
-    width: int
+    shape: tuple[int, ...]
     dtype: str
     blocks: Callable[[], Iterator[tuple[int, np.ndarray]]]
 
@@ -53,6 +55,7 @@ def open_features(path: Path) -> FeatureFile:
     Formats: ``.npy`` with ``NAME.tokens.txt`` beside it (one item token per line);
     ``.safetensors`` with a tensor ``features`` and the tokens as a JSON list in the metadata key
     ``tokens`` or in ``NAME.tokens.txt``; ``.parquet`` with columns ``item_id`` and ``vector``.
+    The first two may hold maps ``[items, H, W, D]``, which are ``R = H W`` regions.
 
     Raises:
         DataError: the file or its tokens are absent, damaged or do not fit.
@@ -83,7 +86,7 @@ def gather_features(
         missing_content: ``blank`` gives items without a row a zero vector.
 
     Returns:
-        float32 ``[item_num, D]`` by internal item id, with a zero row for padding.
+        float32 ``[item_num, *shape]`` by internal item id, with a zero row for padding.
 
     Raises:
         DataError: items without a row (the first few are named), a value that is not finite, or
@@ -97,15 +100,15 @@ def gather_features(
     lacks[ids] = False
     _check_missing(file, [tokens[item] for item in np.flatnonzero(lacks)], tokens, missing_content)
     _log.info(
-        "Features: %s has %d vectors of %d numbers (%s), %d of them of items that the dataset does "
+        "Features: %s has %d vectors of %s numbers (%s), %d of them of items that the dataset does "
         "not have.",
         file.path,
         len(file.tokens),
-        file.width,
+        " x ".join(map(str, file.shape)),
         file.dtype,
         np.count_nonzero(ids == 0),
     )
-    matrix = np.zeros((len(tokens), file.width), dtype=np.float32)
+    matrix = np.zeros((len(tokens), *file.shape), dtype=np.float32)
     wrong = _guarded(file.path, _fill, matrix, file, ids)
     if wrong:
         raise DataError(
@@ -123,7 +126,7 @@ def _fill(matrix: np.ndarray, file: FeatureFile, ids: np.ndarray) -> list[int]:
         used = np.flatnonzero(places)
         with np.errstate(over="ignore"):  # float64 that is too large becomes infinite, see below
             rows = block[used].astype(np.float32, copy=False)
-        wrong += (first + used[~np.isfinite(rows).all(axis=1)]).tolist()
+        wrong += (first + used[~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)]).tolist()
         matrix[places[used]] = rows
     return wrong
 
@@ -186,18 +189,21 @@ def _of_matrix(
     part: Callable[[slice], np.ndarray],
 ) -> FeatureFile:
     """A file whose rows can be had by number; ``part`` gives a slice of them."""
-    if len(shape) != 2 or shape[0] != len(tokens) or shape[1] == 0:
+    if len(shape) < 2 or shape[0] != len(tokens) or 0 in shape[1:]:
         raise DataError(
             f"features: {path} has shape {tuple(shape)} and {len(tokens)} item tokens; it needs "
             "one row per token."
         )
 
-    def blocks() -> Iterator[tuple[int, np.ndarray]]:
-        step = _rows_per_block(shape[1])
-        for first in range(0, shape[0], step):
-            yield first, part(slice(first, min(first + step, shape[0])))
+    of_item = (math.prod(shape[1:-1]), shape[-1]) if len(shape) > 2 else (shape[1],)
 
-    return FeatureFile(path, tokens, shape[1], dtype, blocks)
+    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+        step = _rows_per_block(math.prod(of_item))
+        for first in range(0, shape[0], step):
+            rows = part(slice(first, min(first + step, shape[0])))
+            yield first, rows.reshape(len(rows), *of_item)
+
+    return FeatureFile(path, tokens, of_item, dtype, blocks)
 
 
 def _open_npy(path: Path) -> FeatureFile:
@@ -282,7 +288,7 @@ def _open_parquet(path: Path) -> FeatureFile:
         return _vectors(file, path, _rows_per_block(width), width)
 
     tokens = items.cast(pa.string()).to_pylist()
-    return FeatureFile(path, tokens, width, str(kind.value_type), blocks)
+    return FeatureFile(path, tokens, (width,), str(kind.value_type), blocks)
 
 
 def _vectors(
