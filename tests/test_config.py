@@ -163,5 +163,6 @@ def test_names_that_we_share_with_recbole_are_listed():
         "DIN",
         "DSSM",
         "FM",
+        "LightGCN",
         "TransRec",
     }

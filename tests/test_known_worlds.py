@@ -73,6 +73,8 @@ def stock(name: str, *, solves: set[str], worlds=EVERYWHERE, **settings: Any) ->
 
 
 IMAGE, TEXT, FUSION, ID, ORDER = EVERYWHERE
+SLOWER = {"learning_rate": 1e-3, "epochs": 12}  # attention over tokens
+ODMT = {"train_layers": "all", "branches": ["text", "image"], **SLOWER}  # targets are cold
 MODELS = {
     "image": ours("PixelNet", solves={IMAGE, ORDER}),
     "image, vit": ours(
@@ -87,11 +89,33 @@ MODELS = {
     "image+text, concat": ours(
         "MoRec", solves={IMAGE, TEXT, FUSION, ORDER}, item_encoder="image+text", fusion="concat"
     ),
+    **{
+        f"image+text, {fusion}": ours(
+            "MoRec", solves={FUSION}, worlds=(FUSION,), item_encoder="image+text", fusion=fusion,
+            **SLOWER,
+        )
+        for fusion in ("film", "gated", "co_attention", "merged_attention")
+    },
     "id": by_id(solves={ID, ORDER}),
     "id, bce": by_id(solves={ID}, worlds=(IMAGE, ID), objective="bce"),
     "id, bpr": by_id(solves={ID}, worlds=(IMAGE, ID), objective="bpr"),
     "id, GRU4Rec": by_id(solves={ID, ORDER}, user_encoder="GRU4Rec"),
     "id, NextItNet": by_id(solves={ID, ORDER}, user_encoder="NextItNet", block_num=1),
+    "id, BERT4Rec": by_id(solves={ID}, worlds=(IMAGE, ID), user_encoder="BERT4Rec"),
+    "id, LightSANs": by_id(solves={ID}, worlds=(IMAGE, ID), user_encoder="LightSANs"),
+    "id, SRGNN": by_id(solves={ID}, worlds=(IMAGE, ID), user_encoder="SRGNN"),
+    "id, DSSM": by_id(solves={ID}, worlds=(IMAGE, ID, ORDER), user_encoder="DSSM"),
+    "id, FM": by_id(solves={ID}, worlds=(IMAGE, ID, ORDER), user_encoder="FM"),
+    "id, users": by_id(solves=set(), worlds=(IMAGE, ORDER), user_encoder="UserID"),
+    "id, sampled softmax": by_id(
+        solves={ID}, worlds=(ID,), objective="sampled_softmax", negatives=64
+    ),
+    "id, gbce": by_id(solves={ID}, worlds=(ID,), objective="gbce", negatives=64, epochs=24),
+    "id, full softmax": by_id(solves={ID}, worlds=(ID,), objective="full_softmax"),
+    "ODMT": ours("ODMT", solves={FUSION}, worlds=(FUSION,), **ODMT),
+    "ODMT, branches apart": ours(
+        "ODMT", solves=set(), worlds=(FUSION,), item_transformer=False, **ODMT
+    ),
     "stock SASRec": stock(
         "SASRec", solves={ID, ORDER}, hidden_dropout_prob=0.0, attn_dropout_prob=0.0,
         learning_rate=5e-3, initializer_range=0.1, train_batch_size=256, inner_size=64,

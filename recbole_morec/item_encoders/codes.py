@@ -85,8 +85,8 @@ def build_codes(card: EncoderCard, settings: EncoderSettings, dataset: Any) -> C
         raise DataError(f"codes: {str(error).removeprefix('features: ')}") from error
     if matrix.ndim > 2:
         raise DataError(
-            f"codes: {path} holds {' x '.join(map(str, file.shape))} numbers per item; codes are one "
-            "row of integers per item. For regions use item_encoder: features."
+            f"codes: {path} holds {' x '.join(map(str, file.shape))} numbers per item; codes are "
+            "one row of integers per item. For regions use item_encoder: features."
         )
     wrong = (matrix < 0) | (matrix >= _LARGEST) | (matrix != np.floor(matrix))
     if wrong.any():

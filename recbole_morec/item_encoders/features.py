@@ -23,8 +23,8 @@ class FeaturesEncoder(ItemEncoder):
 
     Args:
         name: the name it was asked for by.
-        matrix: ``[item_num, D]`` float32, or ``[item_num, R, D]`` where an item has a vector for each
-            of R regions; row = internal item id, row 0 (PAD) zero.
+        matrix: ``[item_num, D]`` float32, or ``[item_num, R, D]`` where an item has a vector for
+            each of R regions; row = internal item id, row 0 (PAD) zero.
         settings: of the projection.
     """
 
@@ -37,7 +37,7 @@ class FeaturesEncoder(ItemEncoder):
         self.projection = projection
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
-        """Return the vectors of the regions, or the stored vector as the only token, ``[n, R, D]``."""
+        """Return the vectors of the regions, or the only stored vector, ``[n, R, D]``."""
         rows = self.matrix[content["items"]]
         return (rows if rows.ndim == 3 else rows.unsqueeze(1)), None
 

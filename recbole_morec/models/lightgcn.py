@@ -126,7 +126,7 @@ def training_graph(dataset: Any) -> sp.csr_matrix:
 
 
 class _Neighbours(torch.autograd.Function):
-    """``A x`` of a symmetric sparse ``A``; the gradient of x is therefore ``A`` times that of it."""
+    """``A x`` of a symmetric sparse ``A``: the gradient of x is ``A`` times that of the product."""
 
     @staticmethod
     def forward(ctx: Any, graph: Tensor, x: Tensor) -> Tensor:

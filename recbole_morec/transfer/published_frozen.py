@@ -1,4 +1,4 @@
-"""Parameter names of PixelRec's models of their own kind, on frozen features or a graph, and ours."""
+"""Parameter names of PixelRec's models on frozen features or a graph, and ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _RULES: dict[str, tuple[tuple[str, str], ...]] = {
         (r"user_modal_embedding\.weight", "user_encoder.visual.weight"),
     ),
     "ACF": (
-        (r"item_model\.weight", "item_embedding.weight"),  # user_model.profile_embedding is the same
+        (
+            r"item_model\.weight",
+            "item_embedding.weight",
+        ),  # profile_embedding is the same
         (r"user_model\.user_embedding\.weight", "user_encoder.embedding.weight"),
         (
             rf"user_model\.feats\.dim_reductor\.{_ENDING}",

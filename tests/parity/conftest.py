@@ -38,6 +38,10 @@ class Golden:
         """Names of the arrays that begin with ``prefix``."""
         return [key for key in self._arrays if key.startswith(prefix)]
 
+    def array(self, key: str) -> np.ndarray:
+        """An array as it is, of words for example."""
+        return self._arrays[key]
+
     def tensor(self, key: str) -> Tensor:
         """An array; numbers as float64, the precision of the published results."""
         found = torch.from_numpy(self._arrays[key])
