@@ -250,7 +250,8 @@ class Published(MultimodalSequential):
         return super().encode_reserved(kind)
 
 
-def build(model: Model, golden: Golden, folder) -> Published:
+def build(model: Model, golden: Golden, folder, count: int | None = None) -> Published:
+    """Ours with the published weights, for ``count`` items (as many as are scored)."""
     sizes, case = golden.sizes, case_of(model.name)
     overrides = {
         "embedding_size": sizes.get("embedding_dim") or sizes["embedding_size"],
@@ -260,7 +261,7 @@ def build(model: Model, golden: Golden, folder) -> Published:
     }  # fmt: skip
     config = MoRecConfig("PixelNet", "golden", overrides=overrides)
     config["device"] = torch.device("cpu")
-    count = golden.tensor("out/scores").shape[1]
+    count = count or golden.tensor("out/scores").shape[1]
     dataset = SimpleNamespace(
         golden=golden, case=case, folder=folder, item_num=count, num=lambda field: count,
         user_num=user_rows(golden),
