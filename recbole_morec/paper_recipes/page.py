@@ -17,11 +17,11 @@ python run_recbole_morec.py \\
 ```
 
 The data sets are not part of this package; [converting](converting.md) says how to make
-`pixel200k`, `bili_2m`, `mind`, `hm`, ... from the downloads of their authors. Everything that a
-paper decides stands in the file, so that neither the data set's own yaml nor the defaults change
-it; what the command line says wins: `--train_batch_size=32 --accumulation_steps=2` for less memory,
-`--mixed_precision=bf16`, and `--mixed_precision=no` on a CPU, where fp16 is not to be had. In an
-installed wheel the files lie in `recbole_morec/properties/paper`.
+`pixel200k`, `bili_2m`, `mind`, `hm`, ... from the downloads of their authors. What a paper decides
+stands in the file, and the file wins over the data set's own yaml and the defaults; the command
+line wins over the file: `--mixed_precision=bf16` (`no` on a CPU, where fp16 is not to be had),
+`--accumulation_steps=2` for less memory (other numbers where a loss or BatchNorm reads the whole
+batch). In an installed wheel the files lie in `recbole_morec/properties/paper`.
 
 The figures are the papers'. They have not been measured again here: that takes the data, and for
 the larger encoders days on several GPUs. What has been compared are the models themselves: with the
@@ -65,8 +65,11 @@ What the published code does and no setting does here:
 - ties in early stopping are no gain in NineRec and IDvs.MoRec; here they are one, as in PixelRec
   and RecBole;
 - images are squashed from full size to 224 pixels; `convert` stores them at 256 pixels as JPEG by
-  default (`--image-form copy` keeps the files);
-- VBPR's map of features has a rate of its own; groups here are encoder and recommender.
+  default (`--image-form copy` keeps the files).
+
+Not here: rows whose figures stand in the papers alone (NineRec's DSSM, sequence-to-one and
+multimodal rows, NDCG), and those that need other data (Table 3 of IDvs.MoRec: items of at least 20,
+50 or 200 interactions).
 """
 
 _TITLES = {
