@@ -198,7 +198,12 @@ def train(shop, saved, *flags, model="PixelNet"):
     return json.loads((run / "results.json").read_text())["test"]["all"]
 
 
-SEQUENTIAL = [name for name in our_models() if issubclass(find_model(name), MultimodalSequential)]
+SEQUENTIAL = [
+    name
+    for name in our_models()
+    if issubclass(find_model(name), MultimodalSequential)
+    and "user_encoder" in find_model(name).chooses
+]
 
 
 @pytest.mark.parametrize("user_encoder", USER_ENCODERS.names())

@@ -75,7 +75,7 @@ class _Nothing:
     def terms(self, rows: Any, epoch: int) -> int:
         return 0
 
-    def build(self, rows: Any, epoch: int) -> dict[str, Any]:
+    def build(self, rows: Any, epoch: int, step: int = 0) -> dict[str, Any]:
         return {}
 
 

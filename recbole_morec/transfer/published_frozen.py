@@ -1,4 +1,4 @@
-"""Parameter names of PixelRec's models on frozen features or a graph, and ours."""
+"""Parameter names of PixelRec's models on frozen features and of its LightGCN, and ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RULES: dict[str, tuple[tuple[str, str], ...]] = {
         (
             r"item_model\.weight",
             "item_embedding.weight",
-        ),  # profile_embedding is the same
+        ),  # also profile_embedding
         (r"user_model\.user_embedding\.weight", "user_encoder.embedding.weight"),
         (
             rf"user_model\.feats\.dim_reductor\.{_ENDING}",
