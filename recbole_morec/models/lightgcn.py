@@ -130,7 +130,7 @@ def training_graph(dataset: Any) -> sp.csr_matrix:
 
 
 class _Neighbours(torch.autograd.Function):
-    """``A x`` of a symmetric sparse ``A``: the gradient of x is ``A`` times the gradient of that."""
+    """``A x`` of a symmetric sparse ``A``, whose gradient takes the same product."""
 
     @staticmethod
     def forward(ctx: Any, graph: Tensor, x: Tensor) -> Tensor:
