@@ -26,7 +26,7 @@ TINY = {
 }  # fmt: skip
 RUN = [
     "pixelrec-sasrec-vit", "pixelrec-gru4rec-rn50", "pixelrec-bert4rec-vit", "pixelrec-srgnn-vit",
-    "pixelrec-mf-id", "pixelrec-fm-id", "ninerec-bert4rec-text-source",
+    "pixelrec-mf-id", "pixelrec-lightgcn", "pixelrec-fm-id", "ninerec-bert4rec-text-source",
     "ninerec-nextitnet-image-target", "morec-mind-dssm-bert-base",
     "morec-mind-sasrec-roberta-base-in-batch", "morec-hm-sasrec-id-swin-t-e2e",
 ]  # fmt: skip

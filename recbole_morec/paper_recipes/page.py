@@ -33,8 +33,8 @@ published weights and batches, losses, gradients and scores equal those of the a
 - **README over yaml.** Where PixelRec's README names another best value than its yaml files, it is
   taken, and the comment says so.
 - **Batch sizes are global**: the published size per GPU times the GPUs. Where a published row is
-  one pair or one prefix and ours is a window of several (MF, VBPR, DSSM of IDvs.MoRec; SRGNN,
-  LightSANs), the number of windows that holds about as many.
+  one pair or one prefix and ours is a window of several (MF, VBPR, LightGCN, DSSM of
+  IDvs.MoRec; SRGNN, LightSANs), the number of windows that holds about as many.
 - **Of several learning rates the first.** IDvs.MoRec publishes the grids, not the winners.
 - **NineRec's targets** have the settings of the source, as its code restores them with the
   optimiser. `ninerec-*-target` gives IDRec or NoPT as it is and HasPT with `--load=<run of the
@@ -65,8 +65,7 @@ What the published code does and no setting does here:
 - ties in early stopping are no gain in NineRec and IDvs.MoRec; here they are one, as in PixelRec
   and RecBole;
 - images are squashed from full size to 224 pixels; `convert` stores them at 256 pixels as JPEG by
-  default (`--image-form copy` keeps the files);
-- VBPR's map of features has a rate of its own; groups here are encoder and recommender.
+  default (`--image-form copy` keeps the files).
 """
 
 _TITLES = {
