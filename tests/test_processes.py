@@ -65,6 +65,8 @@ def test_two_processes_equal_one(tmp_path, objective):
         ["--model=MoRec", "--item_encoder=image+text", "--fusion=concat", "--encoder_dropout=0"],
         ["--model=SASRec", "--hidden_size=16", "--n_heads=2"],
         ["--model=BPR"],
+        ["--model=VBPR", "--item_encoder=id"],
+        ["--model=LightGCN"],
     ],
     ids=lambda flags: "-".join(flag.partition("=")[2] for flag in flags[:2]),
 )

@@ -18,7 +18,7 @@ from recbole_morec.evaluation import stock_scorer
 from recbole_morec.evaluation.evaluator import Evaluator
 from recbole_morec.evaluation.stock_scorer import to_right_padded
 from recbole_morec.models import stock_limits
-from recbole_morec.models.lookup import stock_models
+from recbole_morec.models.lookup import our_models, stock_models
 from recbole_morec.models.stock import StockAdapter
 from recbole_morec.models.stock_state import write_state
 from recbole_morec.models.stock_table import Row, render, try_model, write_tiny
@@ -51,7 +51,8 @@ def build(tmp_path):
             "data_path": str(tmp_path), "topk": [1, 2], "valid_metric": "NDCG@2",
             "train_batch_size": 4, "MAX_ITEM_LIST_LENGTH": 5, "show_progress": False, **settings,
         }  # fmt: skip
-        config = MoRecConfig(model, "letters", overrides=overrides)
+        name = f"recbole:{model}" if model in our_models() else model
+        config = MoRecConfig(name, "letters", overrides=overrides)
         dataset = MultimodalDataset(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -108,7 +109,7 @@ def test_learns_which_colour_a_user_likes(world, settings, name):
     """Users of the colour world like one colour: its items must stand above the others."""
     overrides = {k: v for k, v in settings.items() if k != "item_encoder"}
     overrides |= {"train_batch_size": 64, "history_mask": "none", "MAX_ITEM_LIST_LENGTH": 5}
-    config = MoRecConfig(name, world.name, overrides=overrides)
+    config = MoRecConfig(f"recbole:{name}", world.name, overrides=overrides)
     dataset = MultimodalDataset(config)
     torch.manual_seed(0)
     adapter = StockAdapter(config, dataset)

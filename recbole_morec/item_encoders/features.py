@@ -37,7 +37,7 @@ class FeaturesEncoder(ItemEncoder):
         self.projection = projection
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
-        """Return the vectors of the regions, or the only stored vector, ``[n, R, D]``."""
+        """Return the regions, or the stored vector as the item's only token, ``[n, R, D]``."""
         rows = self.matrix[content["items"]]
         return (rows if rows.ndim == 3 else rows.unsqueeze(1)), None
 

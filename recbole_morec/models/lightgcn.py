@@ -44,6 +44,10 @@ class LightGCN(MultimodalSequential):
     """Propagation over the training graph; see ``properties/model/LightGCN.yaml``.
 
     The graph is made from the dataset anew each time; checkpoints do not hold it.
+
+    Attributes:
+        layers: K.
+        spread_users: propagated users ``[U, d]`` of an evaluation, see :meth:`set_catalogue`.
     """
 
     chooses = ("objective",)
@@ -63,7 +67,7 @@ class LightGCN(MultimodalSequential):
             self.register_buffer(name, torch.as_tensor(part).to(index), persistent=False)
         weights = torch.as_tensor(graph.data).to(torch.get_default_dtype())
         self.register_buffer("graph_weights", weights, persistent=False)
-        self._users: Tensor | None = None
+        self.spread_users: Tensor | None = None
 
     def build_user_encoder(self, config: Any, dataset: Any) -> UserEncoder:
         super().build_user_encoder(config, dataset)  # for its check of sizes
@@ -99,11 +103,11 @@ class LightGCN(MultimodalSequential):
     def set_catalogue(self, catalogue: Tensor) -> None:
         """Propagate the item vectors ``[N, d]`` of an evaluation."""
         super().set_catalogue(catalogue)
-        self._users, self.catalogue = self.propagate(catalogue)
+        self.spread_users, self.catalogue = self.propagate(catalogue)
 
     def encode_users(self, vectors: Tensor, items: Tensor, user: Tensor) -> Tensor:
         """Propagated vectors ``[B, d]`` of users."""
-        return self._users[user]
+        return self.spread_users[user]
 
 
 def training_graph(dataset: Any) -> sp.csr_matrix:
@@ -126,7 +130,7 @@ def training_graph(dataset: Any) -> sp.csr_matrix:
 
 
 class _Neighbours(torch.autograd.Function):
-    """``A x`` of a symmetric sparse ``A``: the gradient of x is ``A`` times that of the product."""
+    """``A x`` of a symmetric sparse ``A``, whose gradient takes the same product."""
 
     @staticmethod
     def forward(ctx: Any, graph: Tensor, x: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
 
+from recbole_morec.transfer.published_frozen import frozen_names, holds_features
 from recbole_morec.transfer.published_items import item_names
 from recbole_morec.transfer.published_odmt import odmt_branch, odmt_item_key
 from recbole_morec.transfer.published_users import user_names
@@ -15,27 +15,6 @@ _MASK = "user_encoder.mask_vector"
 _USERS = "user_encoder.embedding.weight"
 # Created there and read by nothing.
 _UNUSED = ("gnn.linear_edge_f.", "IMT.layer_norm.", "IMT.token_type_embeddings.")
-_VBPR = ("user_id_embedding.weight", "user_modal_embedding.weight")
-_FROZEN_FAMILY = {
-    "feature_projection.weight": "visual.weight",
-    "bias_projection.weight": "visual_bias.weight",
-    "item_id_embedding.weight": "item_embedding.weight",
-    "item_model.weight": "item_embedding.weight",
-    "selu_common1": "shared.0",
-    "selu_common2": "shared.2",
-    "selu_pu1": "user_encoder.layers.0",
-    "selu_pu2": "user_encoder.layers.2",
-    "selu_pu3": "user_encoder.layers.4",
-    "user_model.user_embedding": "user_encoder.embedding",
-    "user_model.feats.dim_reductor": "region",
-    "user_model.feats.w_x": "user_encoder.region_of",
-    "user_model.feats.w_u": "user_encoder.region_user",
-    "user_model.feats.w": "user_encoder.region_weight",
-    "user_model.w_u": "user_encoder.item_user",
-    "user_model.w_p": "user_encoder.item_free",
-    "user_model.w_x": "user_encoder.item_seen",
-    "user_model.w": "user_encoder.item_weight",
-}
 
 
 def system_of(names: Iterable[str]) -> str:
@@ -61,8 +40,8 @@ def published_names(names: Iterable[str], system: str | None = None) -> dict[str
     system = system or system_of(names)
     if system == "odmt":
         return {name: ours for name in names if (ours := _odmt(name)) is not None}
-    own = {name: ours for name in names if (ours := _frozen(name)) is not None}
-    return {**user_names(names), **item_names(system, names), **own}
+    found = {**user_names(names), **item_names(system, names), **frozen_names(names)}
+    return {theirs: ours for theirs, ours in found.items() if not holds_features(theirs, names)}
 
 
 def our_state(
@@ -84,9 +63,7 @@ def our_state(
     """
     names = published_names(tensors, system)
     state = {ours: tensors[theirs] for theirs, ours in names.items()}
-    unknown = [n for n in tensors if n not in names and n not in _VBPR and not _is_unused(n)]
-    if all(name in tensors for name in _VBPR):
-        state[_USERS] = torch.cat([tensors[name] for name in _VBPR], dim=1)
+    unknown = [n for n in tensors if n not in names and not _is_unused(n)]
     if _USERS in state and _USERS not in like and "user_embedding.weight" in tensors:
         del state[_USERS]  # the item table, for its second purpose
     table = next((name for name in state if name.endswith("item_encoder.embedding.weight")), None)
@@ -99,13 +76,6 @@ def our_state(
 
 def _is_unused(name: str) -> bool:
     return name.startswith(_UNUSED) or name == "user_model.profile_embedding.weight"
-
-
-def _frozen(name: str) -> str | None:
-    if name in _FROZEN_FAMILY:
-        return _FROZEN_FAMILY[name]
-    module, _, last = name.rpartition(".")
-    return f"{_FROZEN_FAMILY[module]}.{last}" if module in _FROZEN_FAMILY else None
 
 
 def _odmt(name: str) -> str | None:

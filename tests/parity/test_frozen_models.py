@@ -20,7 +20,7 @@ from recbole_morec.config import MoRecConfig
 from recbole_morec.models.base import MultimodalRecommender
 from recbole_morec.models.lookup import find_model
 from recbole_morec.training.optim import build_optimizer, parameter_groups
-from recbole_morec.transfer.published_frozen import frozen_names
+from recbole_morec.transfer.published import our_state, published_names
 
 from .conftest import Golden, close
 from .test_item_encoders import write_table
@@ -102,9 +102,10 @@ def filled(published: Published, golden: Golden, folder) -> MultimodalRecommende
     """With the published weights; every parameter of ours has one of theirs."""
     model = build(published.model, golden, folder, **published.settings)
     weights = golden.state({"": ""})
-    names = frozen_names(published.model, weights)
-    model.load_state_dict({ours: weights[theirs] for theirs, ours in names.items()}, strict=True)
-    if "embedding.weight" in weights:  # CuratorNet's features are a parameter, padding's too
+    state, unknown = our_state(weights, model.state_dict())
+    model.load_state_dict(state, strict=True)
+    if unknown:  # CuratorNet's features are a parameter, padding's too
+        assert unknown == ["embedding.weight"]
         model.item_encoder.matrix.copy_(weights["embedding.weight"])
     return model
 
@@ -167,18 +168,18 @@ def test_loss_and_gradients(published, golden, tmp_path):
     close(loss, data.tensor("out/loss"))
     loss.backward()
     own = dict(model.named_parameters())
-    compared = compare_gradients(published.model, data, own)
+    compared = compare_gradients(data, own)
     zero = data.facts.get("numerically_zero_gradients", [])
-    unseen = set(frozen_names(published.model, zero).values())
+    unseen = set(published_names(zero).values())
     for name, parameter in own.items():
         assert name in compared or name in unseen, name
         if name in unseen:
             assert parameter.grad.norm() < 1e-12
 
 
-def compare_gradients(model: str, golden: Golden, own: dict[str, torch.nn.Parameter]) -> set[str]:
+def compare_gradients(golden: Golden, own: dict[str, torch.nn.Parameter]) -> set[str]:
     """Check norms, and full gradients where there are some; returns what was compared."""
-    names = frozen_names(model, golden.facts["parameters"])
+    names = published_names(golden.facts["parameters"])
     norms = golden.gradient_norms()
     for theirs, norm in norms.items():
         assert own[names[theirs]].grad.norm().item() == pytest.approx(norm, rel=1e-9), theirs

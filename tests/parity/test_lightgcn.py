@@ -11,7 +11,7 @@ import torch
 from recbole_morec.config import MoRecConfig
 from recbole_morec.data.histories import Histories
 from recbole_morec.models.lightgcn import LightGCN, training_graph
-from recbole_morec.transfer.published_frozen import frozen_names
+from recbole_morec.transfer.published import our_state
 
 from .conftest import Golden, close
 from .test_frozen_models import compare_gradients
@@ -45,9 +45,9 @@ def model(data) -> LightGCN:
         overrides={"embedding_size": sizes["embedding_size"], "n_layers": sizes["n_layers"]},
     )  # fmt: skip
     built = LightGCN(config, stub(data)).double()
-    weights = data.state({"": ""})
-    names = frozen_names("LightGCN", weights)
-    built.load_state_dict({ours: weights[theirs] for theirs, ours in names.items()}, strict=True)
+    state, unknown = our_state(data.state({"": ""}), built.state_dict())
+    assert unknown == []
+    built.load_state_dict(state, strict=True)
     # The published weights of edges are rounded to float32; so are ours, in another order.
     exact = published_graph(data)
     ours = torch.sparse_csr_tensor(
@@ -93,4 +93,4 @@ def test_loss_and_gradients(model, data):
     close(loss, data.tensor("out/loss"))
     loss.backward()
     own = dict(model.named_parameters())
-    assert compare_gradients("LightGCN", data, own) == own.keys()
+    assert compare_gradients(data, own) == own.keys()

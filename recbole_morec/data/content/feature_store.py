@@ -126,7 +126,7 @@ def _fill(matrix: np.ndarray, file: FeatureFile, ids: np.ndarray) -> list[int]:
         used = np.flatnonzero(places)
         with np.errstate(over="ignore"):  # float64 that is too large becomes infinite, see below
             rows = block[used].astype(np.float32, copy=False)
-        wrong += (first + used[~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)]).tolist()
+        wrong += (first + used[~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))]).tolist()
         matrix[places[used]] = rows
     return wrong
 
