@@ -187,8 +187,8 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
     parts = _build(config, accelerator, load_weights="item_encoder" not in loads)
     if loads and not config["resume"]:
         _load(parts, loads)
-    if config.multimodal:
-        encoder = parts.adapter.model.item_encoder
+    encoder = parts.adapter.item_encoder
+    if encoder is not None:
         folder.write_encoder(encoder)
         log.info("item encoder: %s", training_report(encoder))
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
@@ -282,7 +282,7 @@ def _results(parts: _Parts, state: TrainState, reports: dict[str, Report]) -> di
     users = parts.dataset.splits.trained_users * state.epoch
     return {
         "model": config.model,
-        "item_encoder": config["item_encoder"] if config.multimodal else "id",
+        "item_encoder": config["item_encoder"] if config.reads_content else "id",
         "dataset": config.dataset,
         "seed": config["seed"],
         "protocol": config["protocol"],
