@@ -404,16 +404,29 @@ class MoRecConfig(Config):
 
     def _stock_content(self, values: Mapping[str, Any]) -> list[str]:
         """Problems of an item encoder in a model of RecBole's."""
-        from recbole_morec.models.stock_tables import whole_table
+        from recbole_morec.models.stock_tables import ENCODER_NAMES, whole_table
+        from recbole_morec.transfer.parts import ITEM_PARTS
 
+        problems = []
         reason = whole_table(self.model, values)
-        if reason is None or not _encodes_content(values) or values["catalogue_per_step"]:
-            return []
-        return [
-            f"catalogue_per_step=0: {reason.what}, and item_encoder={values['item_encoder']} "
-            f"trains. Use {reason.instead}train_layers=none, item_encoder=id or features, or set "
-            "catalogue_per_step to the number of items of a small catalogue."
-        ]
+        if reason and _encodes_content(values) and not values["catalogue_per_step"]:
+            problems.append(
+                f"catalogue_per_step=0: {reason.what}, and item_encoder={values['item_encoder']} "
+                f"trains. Use {reason.instead}train_layers=none, item_encoder=id or features, or "
+                "set catalogue_per_step to the number of items of a small catalogue."
+            )
+        load = values["load"] or {}
+        if load and self.model in ENCODER_NAMES:
+            problems.append(
+                f"load: {self.model} calls a part of its own item_encoder, so that no item encoder "
+                "can be loaded into it from another run."
+            )
+        elif isinstance(load, dict) and not set(load) <= set(ITEM_PARTS):
+            problems.append(
+                f"load: {self.model} is RecBole's and takes the parts {' and '.join(ITEM_PARTS)} "
+                "only."
+            )
+        return problems
 
     def _prepare_for_recbole(self, values: dict[str, Any]) -> None:
         """Give RecBole's own checks what they ask for."""

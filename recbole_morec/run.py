@@ -31,7 +31,7 @@ from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
 from recbole_morec.training.run_folder import RunFolder, read_document
 from recbole_morec.training.trainer import Trainer, TrainState
-from recbole_morec.transfer.parts import load_parts
+from recbole_morec.transfer.parts import ITEM_PARTS, load_parts
 from recbole_morec.transfer.sources import open_source, requested, run_folder_of
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,9 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         log.info("nothing to resume in %s: starting afresh", folder.path)
         config["resume"] = False
     folder.write_config(config.plain())
-    loads = requested(config["load"]) if config.multimodal and config["load"] else {}
+    loads = requested(config["load"]) if config.reads_content and config["load"] else {}
+    if not config.multimodal:  # the rest of a stock model has no parts that others share
+        loads = {part: loads[part] for part in ITEM_PARTS if part in loads}
     if "item_encoder" in loads:
         _take_encoder_of_source(config, loads["item_encoder"])
     parts = _build(config, accelerator, load_weights="item_encoder" not in loads)
@@ -213,7 +215,7 @@ def _load(parts: _Parts, loads: Mapping[str, Path]) -> None:
     state = model.state_dict()
     opened = {path: open_source(path, state) for path in set(loads.values())}
     sources = {part: opened[path] for part, path in loads.items()}
-    done = load_parts(model, sources, parts.dataset.token_digest(), model.rows_by_id())
+    done = load_parts(model, sources, parts.dataset.token_digest(), parts.adapter.rows_by_id())
     if parts.accelerator.is_main_process:
         tables.print_loaded(done)
 

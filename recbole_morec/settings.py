@@ -101,6 +101,7 @@ class ItemEncoderSettings(_Settings):
     fusion_heads: Positive
     fusion_inner_size: Positive | None
     catalogue_per_step: NonNegative
+    load: str | dict[Literal["item_encoder", "projection", "user_encoder", "positions"], str] | None
     encoder_learning_rate: Rate
     encoder_weight_decay: Annotated[float, Field(ge=0)]
     projection_group: Literal["recommender", "encoder"]
@@ -174,7 +175,6 @@ class MultimodalSettings(ItemEncoderSettings):
     distillation_ramp: Literal["epoch", "step"]
     distillation_detach: bool
     distillation_divergence: Literal["cross_entropy", "kl"]
-    load: str | dict[Literal["item_encoder", "projection", "user_encoder", "positions"], str] | None
 
 
 def setting_names() -> set[str]:

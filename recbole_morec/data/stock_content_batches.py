@@ -52,6 +52,6 @@ class StockContentBatches:
 
     def _distinct(self, interaction: Any) -> np.ndarray:
         """The items that the model reads, in ascending order."""
-        read = [interaction[field].numpy().ravel() for field in self._fields if field in interaction]
-        items = np.unique(np.concatenate(read))
+        fields = [field for field in self._fields if field in interaction]
+        items = np.unique(np.concatenate([interaction[field].numpy().ravel() for field in fields]))
         return items[(items > 0) & (items < self._item_num)]

@@ -62,6 +62,10 @@ class ModelAdapter(ABC):
     def scorer(self, device: torch.device) -> Scorer:
         """Scores for the evaluator."""
 
+    def rows_by_id(self) -> frozenset[str]:
+        """Names of tensors that a transfer may take from the same items and users only."""
+        return frozenset()
+
     def extra_state(self) -> dict[str, Any]:
         """Tensors and scalars of the model that its ``state_dict`` does not hold."""
         return {}
@@ -96,6 +100,9 @@ class MultimodalAdapter(ModelAdapter):
         self._whole: WholeCatalogue | None = None
         if self.model.encodes == "catalogue":
             self._whole = WholeCatalogue(encoder, self.content, dataset, config)
+
+    def rows_by_id(self) -> frozenset[str]:
+        return self.model.rows_by_id()
 
     def batches(self) -> BatchBuilder:
         config, model = self.config, self.model

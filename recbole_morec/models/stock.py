@@ -23,6 +23,7 @@ from recbole_morec.data.stock_negatives import StockNegatives
 from recbole_morec.data.stock_transforms import StockTransform, seeded
 from recbole_morec.errors import ConfigError, MoRecError
 from recbole_morec.evaluation.stock_scorer import StockScorer
+from recbole_morec.item_encoders.id import IdEncoder
 from recbole_morec.models.adapter import ModelAdapter
 from recbole_morec.models.stock_content import StockContent
 from recbole_morec.models.stock_limits import refuse
@@ -91,6 +92,13 @@ class StockAdapter(ModelAdapter):
             self.content = StockContent(config, dataset, self.model, load_weights)
             self.item_encoder = self.content.encoder
         self._epoch: int | None = None
+
+    def rows_by_id(self) -> frozenset[str]:
+        return frozenset(
+            f"{name}.embedding.weight"
+            for name, module in self.model.named_modules()
+            if isinstance(module, IdEncoder)
+        )
 
     def batches(self) -> BatchBuilder:
         builder = self._batches()

@@ -20,7 +20,13 @@ from recbole_morec.errors import ConfigError
 from recbole_morec.evaluation.catalogue import encode_catalogue
 from recbole_morec.item_encoders import ItemEncoder, build_item_encoder
 from recbole_morec.models.content_embedding import ContentEmbedding, ItemVectors
-from recbole_morec.models.stock_tables import REGULARISED, fields_read, tables_of, whole_table
+from recbole_morec.models.stock_tables import (
+    ENCODER_NAMES,
+    REGULARISED,
+    fields_read,
+    tables_of,
+    whole_table,
+)
 from recbole_morec.models.whole_catalogue import WholeCatalogue
 
 
@@ -31,8 +37,8 @@ class StockContent:
     reads the whole table; in evaluation those of the catalogue. Each item is encoded once. A model
     with several item tables shares the vectors: the further tables are linear maps of them.
 
-    The encoder becomes ``model.item_encoder``, as in our models (``content_encoder`` in FEARec,
-    which calls its transformer ``item_encoder``).
+    The encoder becomes ``model.item_encoder``, as in our models, so that either loads it from the
+    other (``content_encoder`` in FEARec, which calls its transformer ``item_encoder``).
 
     Args:
         config: resolved settings with ``item_encoder``.
@@ -79,7 +85,7 @@ class StockContent:
                 partial=name in REGULARISED,
             )
             _replace(model, table, stand_in)
-        model.add_module("content_encoder" if name == "FEARec" else "item_encoder", self.encoder)
+        model.add_module(ENCODER_NAMES.get(name, "item_encoder"), self.encoder)
         self.reader: ContentReader = open_content(dataset, self.encoder.needs, config)
         self._whole: WholeCatalogue | None = None
         if reason is not None:
@@ -115,7 +121,7 @@ class StockContent:
             self._vectors.clear()
 
     def encode_catalogue(self, device: torch.device) -> None:
-        """From now on (until the next step) the model reads the vectors of all items as they are."""
+        """From now on, until the next step, the model reads all items as they are encoded now."""
         catalogue: Tensor = encode_catalogue(
             SimpleNamespace(encode_items=self.encoder),
             self.reader,

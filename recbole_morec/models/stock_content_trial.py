@@ -39,6 +39,38 @@ _NOTES = {
     "TransRec": "the bias of each item stays the model's own",
 }
 
+_SECTION = """## With an item encoder
+
+```
+python run_recbole_morec.py --model=NARM --dataset=pixelrec --item_encoder=image
+```
+
+puts an item encoder (`image`, `text`, `image+text`, `features`, a name, a list; see
+[encoders](encoders.md)) in the place of the item table of one of RecBole's sequential models, whose
+code stays as it is. Without `item_encoder`, or with `item_encoder: ~`, the model has its own table
+of ids. General, context-aware and knowledge-aware models take none.
+
+- The encoder comes in after the model has been constructed, so that the model's initialisation does
+  not touch pretrained weights. Its vectors have the size of the table that they replace (the
+  model's `embedding_size` or `hidden_size`).
+- Its settings are those of our models (`train_layers`, `pooling`, `fusion`, `features`, ...); its
+  backbone learns at `encoder_learning_rate`, the rest of the model as RecBole says. `transform` is
+  RecBole's; images are normalised as the encoder says. `load` takes `item_encoder` and `projection`
+  from another run, of our models too.
+- Every distinct item of a batch (history, target, negatives) is encoded once. Padding is the zero
+  vector, where RecBole has a row of its table, and a class of its softmax.
+- A loss over all items reads the whole table in each step. Stored features, ids and frozen encoders
+  can afford it; with a trained encoder the catalogue must have at most `catalogue_per_step` items
+  (2048 unless you say otherwise: as many as RecBole's batch has targets), else it is an error that
+  says what to use instead. `--loss_type=BPR` encodes the items of the batch alone.
+- Evaluation encodes the catalogue once, in fixed tiles; cold items are ranked by their content.
+- Such a run is evaluated on its own dataset: user tables and other parts of RecBole's models belong
+  to it.
+
+Each model was tried with a small image encoder that trains: built, trained for an epoch, evaluated,
+saved, loaded into another. "All items in each step" says when its loss reads the whole table.
+"""
+
 
 @dataclass(frozen=True)
 class ContentRow:
@@ -167,13 +199,11 @@ def add_images(folder: Path, items: int) -> None:
 
 
 def render_content(rows: list[ContentRow]) -> str:
-    """The table of the page."""
-    running = sum(row.works for row in rows)
+    """The section of the page: how it is done, and one line per model."""
+    working = sum(row.works for row in rows)
     lines = [
-        "",
-        "## With an item encoder",
-        "",
-        f"{running} of {len(rows)} sequential models.",
+        _SECTION,
+        f"It works in {working} of {len(rows)} sequential models:",
         "",
         "| model | item encoder | all items in each step | |",
         "|---|---|---|---|",

@@ -24,6 +24,8 @@ _DRAW = {
 }
 # They add the norm of the whole table to either loss, times `reg_weight`.
 REGULARISED = {"Caser", "GCSAN", "NextItNet"}
+# A name for the item encoder where a model has a submodule `item_encoder` of its own.
+ENCODER_NAMES = {"FEARec": "content_encoder"}
 _NO_BPR = {"CORE", "GRU4RecCPR", "SASRecCPR"}
 
 
