@@ -26,7 +26,7 @@ from recbole.utils import ModelType
 from recbole_morec import settings
 from recbole_morec.errors import ConfigError, suggest
 from recbole_morec.evaluation import protocol
-from recbole_morec.models.lookup import find_model, is_ours
+from recbole_morec.models.lookup import find_model, is_ours, our_models
 
 PACKAGE = Path(__file__).resolve().parent
 # In a wheel the folder lies inside the package, in a clone beside it.
@@ -460,6 +460,8 @@ class MoRecConfig(Config):
             "test_neg_sample_args",
         }
         values = {**self.final_config_dict, "data_path": self.data_root}
+        if not self.multimodal and self.model in our_models():
+            values["model"] = f"recbole:{self.model}"  # or the name would mean ours
         if (values["train_neg_sample_args"] or {}).get("distribution") == "none":
             values["train_neg_sample_args"] = None  # how RecBole spells it once resolved
         return {
