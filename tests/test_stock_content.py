@@ -505,6 +505,16 @@ def test_a_further_table_has_a_space_of_its_own_and_keeps_padding_at_zero():
     assert table.weight.sum(1).tolist() == [0, 6, 6, 6, 6]
 
 
+def test_several_tables_share_the_encoder_and_the_further_ones_learn_a_map(tiny):
+    _, adapter = build(tiny, "FPMC", **IMAGES)
+    first, *further = [table_at(adapter, path) for path in tables_of("FPMC")]
+    seen = record(adapter.item_encoder)
+    adapter.loss(first_batch(adapter)).backward()
+    assert len(seen) == 1
+    assert first.map is None
+    assert [table.map.weight.grad.abs().sum() > 0 for table in further] == [True, True]
+
+
 def test_a_table_called_by_two_names_is_replaced_at_both(tiny):
     _, adapter = build(tiny, "GRU4RecCPR", item_encoder="id")
     assert isinstance(adapter.model.item_embedding, ContentEmbedding)
