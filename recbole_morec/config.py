@@ -1,7 +1,8 @@
 """MoRecConfig: RecBole's Config with our property chain, strict keys and all errors at once.
 
 Property chain, later wins: RecBole's defaults (overall, model, dataset),
-``properties/overall.yaml``, ``properties/multimodal.yaml`` (our models),
+``properties/overall.yaml``, ``properties/multimodal.yaml`` (our models; of RecBole's with an item
+encoder: what concerns that, then ``properties/stock_content.yaml``),
 ``properties/model/<Model>.yaml``, the dataset's own ``<data_path>/<name>/<name>.yaml``,
 ``properties/dataset/<name>.yaml``, ``properties/item_encoder/<encoder>.yaml``, the user's files in
 order, the command line. A dataset may thus say what suits it, and only the user overrules it.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from recbole.utils import ModelType
 from recbole_morec import settings
 from recbole_morec.errors import ConfigError, suggest
 from recbole_morec.evaluation import protocol
-from recbole_morec.models.lookup import find_model, is_ours
+from recbole_morec.models.lookup import find_model, is_ours, our_models
 
 PACKAGE = Path(__file__).resolve().parent
 # In a wheel the folder lies inside the package, in a clone beside it.
@@ -64,6 +65,8 @@ _SUBKEYS = {
 
 _UNLISTED = {"eta", "beta"}  # read by RecBole's crop and reorder transforms, named in no yaml
 
+_ITEM_KEYS = frozenset(settings.ItemEncoderSettings.model_fields)
+
 # RecBole settings whose work this package does in its own way; set by a user they get a warning.
 _REPLACED = {
     "gpu_id": "choose devices with CUDA_VISIBLE_DEVICES and `accelerate launch`",
@@ -89,6 +92,8 @@ class MoRecConfig(Config):
         overrides: settings from the command line or code; win over everything.
 
     Attributes:
+        multimodal: the model is one of ours.
+        reads_content: it has an item encoder: one of ours, or of RecBole's with ``item_encoder``.
         warnings: sentences for the log, one per setting that is understood but not used.
 
     Raises:
@@ -145,13 +150,17 @@ class MoRecConfig(Config):
         super()._load_internal_config_dict(
             model if not is_ours(model_class) else "", model_class, dataset
         )
+        self.multimodal = is_ours(model_class)
+        self.reads_content = self.multimodal or self._takes_item_encoder(model_class)
         known = set(self.internal_config_dict)
         chain = [PROPERTIES / "overall.yaml"]
-        if is_ours(model_class):
-            chain.append(PROPERTIES / "multimodal.yaml")
-        chain.append(PROPERTIES / "model" / f"{model}.yaml")
+        if self.multimodal:
+            chain += [PROPERTIES / "multimodal.yaml", PROPERTIES / "model" / f"{model}.yaml"]
         for path in chain:
             known |= self._add(path)
+        if self.reads_content and not self.multimodal:
+            known |= self._add(PROPERTIES / "multimodal.yaml", _ITEM_KEYS)
+            known |= self._add(PROPERTIES / "stock_content.yaml")
         data_root = self._user.get("data_path") or self.internal_config_dict["data_path"]
         own = Path(data_root) / dataset / f"{dataset}.yaml"
         from_dataset = [own, PROPERTIES / "dataset" / f"{dataset}.yaml"]
@@ -161,18 +170,23 @@ class MoRecConfig(Config):
             if not isinstance(for_ours, dict):
                 self._problems.append(f"multimodal in {path}: must hold `key: value` lines.")
                 for_ours = {}
-            if is_ours(model_class):
-                values |= {key: _number(value) for key, value in for_ours.items()}
+            if self.reads_content:
+                values |= {
+                    key: _number(value)
+                    for key, value in for_ours.items()
+                    if self.multimodal or key in _ITEM_KEYS
+                }
             self._check_keys(values, known, str(path))
             self.internal_config_dict.update(values)
-        if is_ours(model_class):
+        if self.reads_content:
             self._resolve_item_encoder()
+        else:  # a dataset's yaml names one for our models
+            self.internal_config_dict.pop("item_encoder", None)
         self._check_keys(self._user, known, "")
         self.internal_config_dict["MODEL_TYPE"] = model_class.type
 
     def _set_default_parameters(self) -> None:
         values = self.final_config_dict
-        self.multimodal = is_ours(self.model_class)
         self._problems += _wrong_subkeys(self._user)
         known = values["protocol"] in protocol.PROTOCOLS  # else its own problem is enough
         values.update(protocol.resolve(values if known else {**values, "protocol": "pixelrec"}))
@@ -181,7 +195,9 @@ class MoRecConfig(Config):
         mode = _eval_args(self._user).get("mode")
         if mode is not None and "eval_mode" not in self._user:
             values["eval_mode"] = mode  # RecBole's spelling
-        converted, problems = settings.check(values, multimodal=self.multimodal)
+        converted, problems = settings.check(
+            values, multimodal=self.multimodal, item_encoder=self.reads_content
+        )
         values.update(converted)
         self._problems += problems + self._inconsistencies(values)
         if self._problems:
@@ -199,8 +215,25 @@ class MoRecConfig(Config):
 
     # --- our parts -----------------------------------------------------------------------------
 
-    def _add(self, path: Path) -> set[str]:
+    def _takes_item_encoder(self, model_class: type) -> bool:
+        """Whether a model of RecBole gets an item encoder; ``item_encoder: ~`` is none."""
+        name = self._user.get("item_encoder")
+        if name is not None and model_class.type == ModelType.SEQUENTIAL:
+            return True
+        if name is not None:
+            self._problems.append(
+                f"item_encoder={name}: of RecBole's own models only sequential ones take one "
+                f"(docs/recbole-models.md), and {model_class.__name__} is none. Leave item_encoder "
+                "out, or use a model of ours (PixelNet, MoRec, VBPR, ...)."
+            )
+        self._user.pop("item_encoder", None)
+        self.external_config_dict = self._user
+        return False
+
+    def _add(self, path: Path, only: Iterable[str] | None = None) -> set[str]:
         values = _read_yaml(path)
+        if only is not None:
+            values = {key: value for key, value in values.items() if key in only}
         self.internal_config_dict.update(values)
         return set(values)
 
@@ -298,7 +331,6 @@ class MoRecConfig(Config):
                 if key in self._user and key not in self.model_class.chooses
             ]
             problems += self._unfit_parts(values)
-            problems += self._unknown_encoders(values)
             listed = values["item_encoder"]
             alone = {"id", "features", "codes"}
             blind = alone & {listed} if isinstance(listed, str) else {"id"} & {*listed}
@@ -307,6 +339,10 @@ class MoRecConfig(Config):
                     f"mask_vector=encoded: item_encoder={listed} reads no content that could stand "
                     "for a mask; use mask_vector=learned."
                 )
+        if self.reads_content:
+            problems += self._unknown_encoders(values)
+        if self.reads_content and not self.multimodal:
+            problems += self._stock_content(values)
         return problems
 
     def _unknown_encoders(self, values: Mapping[str, Any]) -> list[str]:
@@ -357,16 +393,38 @@ class MoRecConfig(Config):
                 f"encode=every_slot: {who} encodes every candidate once in each "
                 "step, not the slots of the rows; use encode=distinct."
             )
-        listed = _as_list(values["item_encoder"])
-        chosen = values["train_layers"]
-        chosen = list(chosen.values()) if isinstance(chosen, dict) else [chosen]
-        trains = not set(listed) <= {"id", "features", "codes"} and chosen != ["none"] * len(chosen)
-        if trains and not values["catalogue_per_step"]:
+        if _encodes_content(values) and not values["catalogue_per_step"]:
             problems.append(
                 f"{who} needs the vectors of all items in each step, and "
                 f"item_encoder={values['item_encoder']} trains. Use {instead}train_layers=none, "
                 "item_encoder=id or features, or set catalogue_per_step to the number of items of "
                 "a small catalogue."
+            )
+        return problems
+
+    def _stock_content(self, values: Mapping[str, Any]) -> list[str]:
+        """Problems of an item encoder in a model of RecBole's."""
+        from recbole_morec.models.stock_tables import ENCODER_NAMES, whole_table
+        from recbole_morec.transfer.parts import ITEM_PARTS
+
+        problems = []
+        reason = whole_table(self.model, values)
+        if reason and _encodes_content(values) and not values["catalogue_per_step"]:
+            problems.append(
+                f"catalogue_per_step=0: {reason.what}, and item_encoder={values['item_encoder']} "
+                f"trains. Use {reason.instead}train_layers=none, item_encoder=id or features, or "
+                "set catalogue_per_step to the number of items of a small catalogue."
+            )
+        load = values["load"] or {}
+        if load and self.model in ENCODER_NAMES:
+            problems.append(
+                f"load: {self.model} calls a part of its own item_encoder, so that no item encoder "
+                "can be loaded into it from another run."
+            )
+        elif isinstance(load, dict) and not set(load) <= set(ITEM_PARTS):
+            problems.append(
+                f"load: {self.model} is RecBole's and takes the parts {' and '.join(ITEM_PARTS)} "
+                "only."
             )
         return problems
 
@@ -402,6 +460,8 @@ class MoRecConfig(Config):
             "test_neg_sample_args",
         }
         values = {**self.final_config_dict, "data_path": self.data_root}
+        if not self.multimodal and self.model in our_models():
+            values["model"] = f"recbole:{self.model}"  # or the name would mean ours
         if (values["train_neg_sample_args"] or {}).get("distribution") == "none":
             values["train_neg_sample_args"] = None  # how RecBole spells it once resolved
         return {
@@ -508,6 +568,14 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _encodes_content(values: Mapping[str, Any]) -> bool:
+    """Whether an item encoder has layers that train, so that items are encoded anew each step."""
+    chosen = values["train_layers"]
+    chosen = list(chosen.values()) if isinstance(chosen, dict) else [chosen]
+    stored = set(_as_list(values["item_encoder"])) <= {"id", "features", "codes"}
+    return not stored and chosen != ["none"] * len(chosen)
 
 
 def _as_list(value: Any) -> list[Any]:

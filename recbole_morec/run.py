@@ -31,7 +31,7 @@ from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
 from recbole_morec.training.run_folder import RunFolder, read_document
 from recbole_morec.training.trainer import Trainer, TrainState
-from recbole_morec.transfer.parts import load_parts
+from recbole_morec.transfer.parts import ITEM_PARTS, load_parts
 from recbole_morec.transfer.sources import open_source, requested, run_folder_of
 
 log = logging.getLogger(__name__)
@@ -181,14 +181,16 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         log.info("nothing to resume in %s: starting afresh", folder.path)
         config["resume"] = False
     folder.write_config(config.plain())
-    loads = requested(config["load"]) if config.multimodal and config["load"] else {}
+    loads = requested(config["load"]) if config.reads_content and config["load"] else {}
+    if not config.multimodal:  # the rest of a stock model has no parts that others share
+        loads = {part: loads[part] for part in ITEM_PARTS if part in loads}
     if "item_encoder" in loads:
         _take_encoder_of_source(config, loads["item_encoder"])
     parts = _build(config, accelerator, load_weights="item_encoder" not in loads)
     if loads and not config["resume"]:
         _load(parts, loads)
-    if config.multimodal:
-        encoder = parts.adapter.model.item_encoder
+    encoder = parts.adapter.item_encoder
+    if encoder is not None:
         folder.write_encoder(encoder)
         log.info("item encoder: %s", training_report(encoder))
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
@@ -213,7 +215,7 @@ def _load(parts: _Parts, loads: Mapping[str, Path]) -> None:
     state = model.state_dict()
     opened = {path: open_source(path, state) for path in set(loads.values())}
     sources = {part: opened[path] for part, path in loads.items()}
-    done = load_parts(model, sources, parts.dataset.token_digest(), model.rows_by_id())
+    done = load_parts(model, sources, parts.dataset.token_digest(), parts.adapter.rows_by_id())
     if parts.accelerator.is_main_process:
         tables.print_loaded(done)
 
@@ -282,7 +284,7 @@ def _results(parts: _Parts, state: TrainState, reports: dict[str, Report]) -> di
     users = parts.dataset.splits.trained_users * state.epoch
     return {
         "model": config.model,
-        "item_encoder": config["item_encoder"] if config.multimodal else "id",
+        "item_encoder": config["item_encoder"] if config.reads_content else "id",
         "dataset": config.dataset,
         "seed": config["seed"],
         "protocol": config["protocol"],

@@ -68,8 +68,8 @@ class RunSettings(_Settings):
     popularity_buckets: NonNegative
 
 
-class MultimodalSettings(_Settings):
-    """Settings of the models that read item content."""
+class ItemEncoderSettings(_Settings):
+    """Settings of an item encoder, in a model of ours or in one of RecBole's."""
 
     item_encoder: str | list[str]
     image_encoder: str
@@ -88,7 +88,6 @@ class MultimodalSettings(_Settings):
     encoder_dropout: Share | None
     image_size: Positive | dict[str, Positive] | None
     resize: Literal["squash", "crop", "pad"]
-    transform: Literal["native", "paper"]
     tokenizer: str | None
     max_text_length: Positive
     text_fields_as: Literal["joined", "averaged"]
@@ -101,6 +100,17 @@ class MultimodalSettings(_Settings):
     fusion_blocks: Positive
     fusion_heads: Positive
     fusion_inner_size: Positive | None
+    catalogue_per_step: NonNegative
+    load: str | dict[Literal["item_encoder", "projection", "user_encoder", "positions"], str] | None
+    encoder_learning_rate: Rate
+    encoder_weight_decay: Annotated[float, Field(ge=0)]
+    projection_group: Literal["recommender", "encoder"]
+
+
+class MultimodalSettings(ItemEncoderSettings):
+    """Settings of our models."""
+
+    transform: Literal["native", "paper"]
     embedding_size: Positive
     encode: Literal["distinct", "every_slot"]
     pad_vector: Literal["zero", "encoded"]
@@ -133,7 +143,6 @@ class MultimodalSettings(_Settings):
     popularity_correction: Annotated[float, Field(ge=0)]
     mask_own_history: bool
     gather_negatives: bool
-    catalogue_per_step: NonNegative
     bpr_epsilon: Annotated[float, Field(ge=0)]
     bpr_epsilon_place: Literal["inside", "outside"]
     bce_average: Literal["sides", "cells"]
@@ -166,10 +175,6 @@ class MultimodalSettings(_Settings):
     distillation_ramp: Literal["epoch", "step"]
     distillation_detach: bool
     distillation_divergence: Literal["cross_entropy", "kl"]
-    load: str | dict[Literal["item_encoder", "projection", "user_encoder", "positions"], str] | None
-    encoder_learning_rate: Rate
-    encoder_weight_decay: Annotated[float, Field(ge=0)]
-    projection_group: Literal["recommender", "encoder"]
 
 
 def setting_names() -> set[str]:
@@ -177,15 +182,24 @@ def setting_names() -> set[str]:
     return set(RunSettings.model_fields) | set(MultimodalSettings.model_fields)
 
 
-def check(values: dict[str, Any], *, multimodal: bool) -> tuple[dict[str, Any], list[str]]:
+def check(
+    values: dict[str, Any], *, multimodal: bool, item_encoder: bool = False
+) -> tuple[dict[str, Any], list[str]]:
     """Validate and convert the settings in ``values``.
+
+    Args:
+        values: the settings of a run.
+        multimodal: it is a run of a model of ours.
+        item_encoder: it is a run of one of RecBole's models with an item encoder.
 
     Returns:
         The converted values of the settings, and one sentence per problem.
     """
     converted: dict[str, Any] = {}
     problems: list[str] = []
-    schemas = [RunSettings, MultimodalSettings] if multimodal else [RunSettings]
+    schemas: list[type[BaseModel]] = [RunSettings]
+    if multimodal or item_encoder:
+        schemas.append(MultimodalSettings if multimodal else ItemEncoderSettings)
     for schema in schemas:
         try:
             converted |= schema.model_validate(values).model_dump()

@@ -22,7 +22,8 @@ Later wins:
 
 1. RecBole's own defaults (overall, the model's, dataset)
 2. `properties/overall.yaml`, then for our models `properties/multimodal.yaml` and
-   `properties/model/<Model>.yaml`
+   `properties/model/<Model>.yaml`; for RecBole's sequential models with an `item_encoder`, what
+   concerns that in `properties/multimodal.yaml`, then `properties/stock_content.yaml`
 3. the dataset's own `<data_path>/<name>/<name>.yaml`, then `properties/dataset/<name>.yaml`
 4. `properties/item_encoder/<encoder>.yaml` of the chosen item encoders, where there is one
 5. your files, in order
@@ -35,7 +36,7 @@ not name (optimiser, learning rate, batch size, its own hyper-parameters).
 `--pooling='{image: mean, text: cls}'`.
 
 In a dataset's yaml, the settings under a key `multimodal:` hold for our models only, so that stock
-models keep their own defaults there.
+models keep their own defaults there; one with an `item_encoder` takes what concerns that.
 
 This page is written by `python -m recbole_morec.settings_page --write docs/configuration.md`.
 """
@@ -44,7 +45,12 @@ This page is written by `python -m recbole_morec.settings_page --write docs/conf
 def page() -> str:
     """The page as Markdown."""
     parts = [_INTRO]
-    for file, title in (("overall.yaml", "Every model"), ("multimodal.yaml", "Our models")):
+    files = {
+        "overall.yaml": "Every model",
+        "multimodal.yaml": "Our models",
+        "stock_content.yaml": "RecBole's models with an item encoder",
+    }
+    for file, title in files.items():
         parts.append(f"## {title} (`properties/{file}`)\n")
         parts += _sections((PROPERTIES / file).read_text(encoding="utf-8"))
     return "\n".join(parts)

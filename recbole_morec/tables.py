@@ -38,10 +38,12 @@ def print_start(
         ("protocol", f"{dataset.protocol.name} ({dataset.fingerprint()})"),
         ("history length L", str(dataset.protocol.max_length)),
     ]
-    if config.multimodal:
+    if config.reads_content:
         encoder = config["item_encoder"]
+        joined = encoder if isinstance(encoder, str) else " + ".join(encoder)
+        right.append(("item encoder", joined))
+    if config.multimodal:
         right += [
-            ("item encoder", encoder if isinstance(encoder, str) else " + ".join(encoder)),
             *((key.replace("_", " "), config[key]) for key in adapter.model.chooses),
         ]
     right += [

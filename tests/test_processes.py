@@ -64,6 +64,8 @@ def test_two_processes_equal_one(tmp_path, objective):
         ["--model=PixelNet", "--objective=full_softmax", "--train_layers=none"],
         ["--model=MoRec", "--item_encoder=image+text", "--fusion=concat", "--encoder_dropout=0"],
         ["--model=SASRec", "--hidden_size=16", "--n_heads=2"],
+        ["--model=SASRec", "--item_encoder=image"],
+        ["--model=HGN", "--item_encoder=text", "--encoder_dropout=0", "--loss_type=BPR"],
         ["--model=BPR"],
         ["--model=VBPR", "--item_encoder=id"],
         ["--model=LightGCN"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class StockScorer(Scorer):
         transform: RecBole's batch transform of the model.
         negative_lists: the model reads a drawn item for every item of the history (DIEN).
         asks_target: the model reads a target even where it only scores (it gets item 1 for all).
+        prepare: called once per evaluation (an item encoder encodes the catalogue).
 
     Attributes:
         one_by_one: True once the model turned out to score single pairs only.
@@ -45,6 +47,7 @@ class StockScorer(Scorer):
         *,
         negative_lists: bool = False,
         asks_target: bool = False,
+        prepare: Callable[[], None] | None = None,
     ):
         self._model = model
         self._dataset = dataset
@@ -58,10 +61,13 @@ class StockScorer(Scorer):
         lists = config["NEG_PREFIX"] + self._list_field
         self._negative_list_field = lists if negative_lists else ""
         self._asks_target = asks_target
+        self._prepare = prepare
         self.one_by_one = False
 
     def prepare(self) -> None:
         drop_caches(self._model)
+        if self._prepare is not None:
+            self._prepare()
 
     def scores(self, users: Tensor, histories: Tensor) -> Tensor:
         """Return scores ``[T, N]``; see :class:`Scorer`.

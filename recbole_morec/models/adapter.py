@@ -18,6 +18,7 @@ from recbole_morec.data.targets import Targets
 from recbole_morec.data.windows import Prefixes, Rows, Windows
 from recbole_morec.evaluation.catalogue import encode_catalogue
 from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
+from recbole_morec.item_encoders import ItemEncoder
 from recbole_morec.models.base import MultimodalRecommender
 from recbole_morec.models.whole_catalogue import WholeCatalogue
 
@@ -33,6 +34,7 @@ class ModelAdapter(ABC):
     Attributes:
         model: the RecBole model (an ``nn.Module``).
         dataset: the dataset.
+        item_encoder: what its item vectors come from; ``None`` for a model on ids.
         trains: False for models without a gradient step (Pop): one pass over the data.
         bound_to_ids: True if parameters belong to internal ids, so that the model is of use with
             the same users and items in the same order only.
@@ -40,6 +42,7 @@ class ModelAdapter(ABC):
 
     model: nn.Module
     dataset: MultimodalDataset
+    item_encoder: ItemEncoder | None = None
     trains: bool = True
     bound_to_ids: bool = True
 
@@ -58,6 +61,10 @@ class ModelAdapter(ABC):
     @abstractmethod
     def scorer(self, device: torch.device) -> Scorer:
         """Scores for the evaluator."""
+
+    def rows_by_id(self) -> frozenset[str]:
+        """Names of tensors that a transfer may take from the same items and users only."""
+        return frozenset()
 
     def extra_state(self) -> dict[str, Any]:
         """Tensors and scalars of the model that its ``state_dict`` does not hold."""
@@ -88,11 +95,14 @@ class MultimodalAdapter(ModelAdapter):
         self.model: MultimodalRecommender = config.model_class(config, dataset, load_weights)
         self.trains = self.model.trains
         self.bound_to_ids = not self.model.transferable
-        encoder = self.model.item_encoder
+        encoder = self.item_encoder = self.model.item_encoder
         self.content: ContentReader = open_content(dataset, encoder.needs, config)
         self._whole: WholeCatalogue | None = None
         if self.model.encodes == "catalogue":
             self._whole = WholeCatalogue(encoder, self.content, dataset, config)
+
+    def rows_by_id(self) -> frozenset[str]:
+        return self.model.rows_by_id()
 
     def batches(self) -> BatchBuilder:
         config, model = self.config, self.model

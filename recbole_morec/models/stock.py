@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recbole_morec import parallel
 from recbole_morec.data.dataset import MultimodalDataset
+from recbole_morec.data.loader import BatchBuilder
 from recbole_morec.data.stock_batches import (
     PairBatches,
     PrefixBatches,
@@ -22,7 +23,9 @@ from recbole_morec.data.stock_negatives import StockNegatives
 from recbole_morec.data.stock_transforms import StockTransform, seeded
 from recbole_morec.errors import ConfigError, MoRecError
 from recbole_morec.evaluation.stock_scorer import StockScorer
+from recbole_morec.item_encoders.id import IdEncoder
 from recbole_morec.models.adapter import ModelAdapter
+from recbole_morec.models.stock_content import StockContent
 from recbole_morec.models.stock_limits import refuse
 from recbole_morec.models.stock_state import drop_caches, read_state, write_state
 from recbole_morec.randomness import stream
@@ -58,10 +61,12 @@ class StockAdapter(ModelAdapter):
         config: resolved settings. ``config["device"]`` is where the model is going to be, since
             some models put tensors there at once.
         dataset: the dataset.
-        load_weights: unused; stock models start without pretrained weights.
+        load_weights: False builds an item encoder without its pretrained weights; the stock models
+            themselves have none.
 
     Attributes:
         model: the RecBole model.
+        content: the item encoder in the place of its item tables; ``None`` without one.
         trains: False for models that only count (Pop, ItemKNN, ...): call :meth:`loss` once on the
             single batch, with no optimiser.
 
@@ -82,9 +87,24 @@ class StockAdapter(ModelAdapter):
             view = dataset.copy(prefixes.all_prefixes())
         with seeded(stream(config["seed"], "stock model")):
             self.model = _construct(config, view)
+        self.content: StockContent | None = None
+        if config.reads_content:
+            self.content = StockContent(config, dataset, self.model, load_weights)
+            self.item_encoder = self.content.encoder
         self._epoch: int | None = None
 
-    def batches(self) -> StockBatches:
+    def rows_by_id(self) -> frozenset[str]:
+        return frozenset(
+            f"{name}.embedding.weight"
+            for name, module in self.model.named_modules()
+            if isinstance(module, IdEncoder)
+        )
+
+    def batches(self) -> BatchBuilder:
+        builder = self._batches()
+        return builder if self.content is None else self.content.batches(builder)
+
+    def _batches(self) -> StockBatches:
         config, dataset = self.config, self.dataset
         if not self.trains:
             return WholeBatches(dataset)
@@ -105,7 +125,7 @@ class StockAdapter(ModelAdapter):
         place = (batch["epoch"], batch["step"], parallel.rank())
         with seeded(stream(self.config["seed"], "stock loss", *place)):
             self._start_epoch(batch["epoch"])
-            losses = self.model.calculate_loss(batch["interaction"])
+            losses = self._losses(batch)
         if isinstance(losses, tuple):
             if self._name == "NCL" and batch["epoch"] < self.config["warm_up_step"]:
                 losses = losses[:-1]
@@ -114,7 +134,15 @@ class StockAdapter(ModelAdapter):
         # Several processes wait for a gradient of every parameter, used or not.
         return loss + self._zero() if parallel.world_size() > 1 else loss
 
+    def _losses(self, batch: dict[str, Any]) -> Any:
+        interaction = batch["interaction"]
+        if self.content is None:
+            return self.model.calculate_loss(interaction)
+        with self.content.step(batch, interaction[self.dataset.uid_field].device):
+            return self.model.calculate_loss(interaction)
+
     def scorer(self, device: torch.device) -> StockScorer:
+        content = self.content
         return StockScorer(
             self.model,
             self.config,
@@ -122,6 +150,7 @@ class StockAdapter(ModelAdapter):
             self._transform,
             negative_lists=self._name in _NEGATIVE_LISTS,
             asks_target=self._name in _ASKS_TARGET,
+            prepare=None if content is None else lambda: content.encode_catalogue(device),
         )
 
     def extra_state(self) -> dict[str, Any]:

@@ -23,9 +23,16 @@ from recbole_morec.errors import MoRecError
 from recbole_morec.evaluation.evaluator import Evaluator
 from recbole_morec.models.lookup import our_models, stock_models
 from recbole_morec.models.stock import StockAdapter
+from recbole_morec.models.stock_content_trial import (
+    add_images,
+    render_content,
+    sequential_models,
+    try_content,
+)
 from recbole_morec.models.stock_limits import FEATURE_SETTINGS, FIRST_STAGE, why_not
 
 _NAME = "tiny"
+_ITEMS = 150
 _SETTINGS = {"NCL": {"num_clusters": 5}}
 _NOTES = {
     "ADMMSLIM": "scores carry RecBole's small random noise, here a function of the seed",
@@ -69,6 +76,8 @@ What differs from RecBole:
 - Popularity (metrics, negatives) counts all training interactions. RecBole leaves out the first of
   every user for sequential models, and draws negatives by popularity over validation and test too.
 - Draws are a function of (seed, epoch, row). `train_neg_sample_args.dynamic` is not supported.
+
+With `item_encoder`, sequential models read item content: see [below](#with-an-item-encoder).
 
 Known limits: with several processes or `accumulation_steps` the shares of a loss are weighed by
 their rows. That is exact for losses that are means over rows; BERT4Rec averages over masked items,
@@ -153,7 +162,7 @@ def run_once(name: str, data_path: Path) -> bool:
     return scorer.one_by_one
 
 
-def write_tiny(data_path: Path, users: int = 60, items: int = 150) -> Path:
+def write_tiny(data_path: Path, users: int = 60, items: int = _ITEMS) -> Path:
     """Write the tiny dataset that the models are tried on; returns ``data_path``."""
     folder = data_path / _NAME
     folder.mkdir(parents=True)
@@ -193,7 +202,9 @@ def main(arguments: Any = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data_path = write_tiny(Path(folder) / "data")
         rows = [try_model(name, data_path) for name in sorted(stock_models(), key=str.lower)]
-    page = render(rows)
+        add_images(data_path / _NAME, _ITEMS)
+        with_content = [try_content(name, data_path, _NAME) for name in sequential_models()]
+    page = render(rows) + "\n" + render_content(with_content)
     if path is None:
         print(page)
     else:

@@ -28,13 +28,24 @@ class WholeCatalogue:
         reader: of the content that it needs.
         dataset: has ``candidates`` and ``item_num``.
         config: the keys ``catalogue_per_step`` and ``worker``.
+        because: why all items are needed, for the message of the error.
+        instead: what is to be used instead, for the same.
 
     Raises:
         ConfigError: an encoder would have to encode more than ``catalogue_per_step`` items in each
             step.
     """
 
-    def __init__(self, encoder: ItemEncoder, reader: ContentReader, dataset: Any, config: Any):
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        reader: ContentReader,
+        dataset: Any,
+        config: Any,
+        *,
+        because: str = "",
+        instead: str = "an objective that reads the batch (in_batch, sampled_softmax), ",
+    ):
         self._items = np.flatnonzero(dataset.candidates)
         self._item_num = dataset.item_num
         self._reader = reader
@@ -48,9 +59,8 @@ class WholeCatalogue:
         if rest and len(self._items) > config["catalogue_per_step"]:
             raise ConfigError(
                 f"catalogue_per_step={config['catalogue_per_step']}: {', '.join(rest)} would have "
-                f"to encode all {counted(len(self._items), 'item')} in each step. Use "
-                "train_layers=none or an objective that reads the batch (in_batch, "
-                "sampled_softmax), or allow that many."
+                f"to encode all {counted(len(self._items), 'item')} in each step{because}. Use "
+                f"{instead}train_layers=none, or allow that many."
             )
 
     def content(self, device: torch.device) -> Content:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from recbole_morec.item_encoders import ItemEncoder
 from recbole_morec.models.base import MultimodalRecommender
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -24,7 +25,8 @@ _OPTIMIZERS: dict[str, type[Optimizer]] = {
 def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
     """Trained parameters in groups: the item encoder's backbone with its own rate, and the rest.
 
-    The projection goes with ``projection_group``. A stock model is one group, as in RecBole.
+    The projection goes with ``projection_group``. A stock model without an item encoder is one
+    group, as in RecBole.
 
     Returns:
         Groups with ``name``, ``params``, ``lr`` and ``weight_decay``; empty ones are left out.
@@ -37,7 +39,10 @@ def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
     }
     groups = [rest]
     encoder_parameters: set[int] = set()
+    item_encoder = next((m for m in model.children() if isinstance(m, ItemEncoder)), None)
     if isinstance(model, MultimodalRecommender):
+        item_encoder = model.item_encoder
+    if item_encoder is not None:
         encoder = {
             "name": "encoder",
             "params": [],
@@ -45,9 +50,11 @@ def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
             "weight_decay": config["encoder_weight_decay"],
         }
         groups.append(encoder)
-        encoder_parameters = {id(p) for p in model.item_encoder.encoder_parameters()}
+        encoder_parameters = {id(p) for p in item_encoder.encoder_parameters()}
         if config["projection_group"] == "encoder":
-            encoder_parameters |= {id(p) for p in model.projection_parameters()}
+            ours = isinstance(model, MultimodalRecommender)
+            projection = model.projection_parameters() if ours else item_encoder.parameters()
+            encoder_parameters |= {id(p) for p in projection}
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups[id(parameter) in encoder_parameters]["params"].append(parameter)

@@ -13,7 +13,8 @@ from recbole_morec.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
-PARTS = ("item_encoder", "projection", "user_encoder", "positions")
+ITEM_PARTS = ("item_encoder", "projection")
+PARTS = (*ITEM_PARTS, "user_encoder", "positions")
 _SHOWN = 12
 
 
