@@ -373,14 +373,14 @@ def test_keys_of_images(users_lines):
 
 
 def test_pairs_of_the_table_of_users(users_lines, monkeypatch):
-    """DSSM: every training item of a user is a pair. NineRec's keeps one item fewer than its
-    sequence models, and so numbers other items."""
+    """DSSM: every training item of a user is a pair. NineRec's keeps the newest L + 2, which are
+    the L + 3 of a smaller L of ours."""
     data, ours = users_lines
     if "out/dssm_train_pairs" not in data:
         pytest.skip("not published for this system")
-    newest = data.sizes["max_seq_len"] + (2 if data.facts["system"] == "ninerec" else 3)
-    ours = ours(**EVERY_PAIR, truncate_history=newest)
-    users, names = kept_users(data), kept_items(data, newest)
+    length = data.sizes["max_seq_len"] - (data.facts["system"] == "ninerec")
+    ours = ours(**EVERY_PAIR, MAX_ITEM_LIST_LENGTH=length)
+    users, names = kept_users(data), kept_items(data, length + 3)
     if "out/dssm_user_num" in data:
         assert len(users) == int(data.tensor("out/dssm_user_num"))
 
