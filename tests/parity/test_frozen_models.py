@@ -6,6 +6,7 @@ weights through the names in the package.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -192,9 +193,14 @@ def test_losses_of_vbprs_optimiser_steps(golden, tmp_path):
     data = golden("pixelrec/vbpr")
     published = MODELS[0]
     model = filled(published, data, tmp_path).train()
+    told = data.facts["outputs"]["out/adamw_losses"]["meaning"]
+    rates, decays = (
+        [float(number) for number in re.findall(rf"{word} ([\d.e-]+)", told)]
+        for word in ("lr", "decay")
+    )
     config = {  # E and b at the first rates, the rest at the second
-        "learner": "adamw", "encoder_learning_rate": 1e-3, "encoder_weight_decay": 0.1,
-        "learning_rate": 2e-3, "weight_decay": 0.01, "projection_group": "encoder",
+        "learner": "adamw", "encoder_learning_rate": rates[0], "encoder_weight_decay": decays[0],
+        "learning_rate": rates[1], "weight_decay": decays[1], "projection_group": "encoder",
     }  # fmt: skip
     optimizer = build_optimizer(parameter_groups(model, config), config)
     for expected in data.tensor("out/adamw_losses"):
