@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -27,6 +27,9 @@ from recbole_morec import settings
 from recbole_morec.errors import ConfigError, suggest
 from recbole_morec.evaluation import protocol
 from recbole_morec.models.lookup import find_model, is_ours, our_models
+
+if TYPE_CHECKING:
+    from recbole_morec.user_encoders import UserEncoder
 
 PACKAGE = Path(__file__).resolve().parent
 # In a wheel the folder lies inside the package, in a clone beside it.
@@ -375,6 +378,7 @@ class MoRecConfig(Config):
                 "neither reads an item vector, so that none would be learned; choose another of "
                 "either."
             )
+        problems += self._unfit_towers(values, user_encoder)
         if self.model_class.encodes == "catalogue":
             problems += self._whole_catalogue(values, f"model={self.model}", "")
         elif "objective" in self.model_class.chooses and objective.encodes == "catalogue":
@@ -384,6 +388,30 @@ class MoRecConfig(Config):
                 "objective=in_batch or sampled_softmax, ",
             )
         return problems
+
+    def _unfit_towers(self, values: Mapping[str, Any], chosen: type[UserEncoder]) -> list[str]:
+        """Problems of sizes: item vectors that no one can read, states that fit no item vector."""
+        from recbole_morec.user_encoders.tower import tower_size
+
+        size, layers = values["embedding_size"], values["tower_layers"]
+        if not isinstance(layers, list):
+            return []  # a problem of its own, which is told already
+        items = tower_size(values, size) if values["item_tower"] else size
+        chooses = "user_encoder" in self.model_class.chooses
+        who = f"user_encoder={values['user_encoder']}" if chooses else f"model={self.model}"
+        if values["item_tower"] and not layers:
+            return ["item_tower=True: the tower has no layers; set tower_layers."]
+        if items != size and not (chooses and not chosen.reads_history):
+            return [
+                f"tower_layers={layers} with item_tower=True: items get vectors of {items}, but "
+                f"{who} reads vectors of embedding_size={size}; let the last layer have {size}."
+            ]
+        if chooses and chosen.state_size(values) != items:
+            return [
+                f"tower_layers={layers}: {who} gives states of {chosen.state_size(values)}, which "
+                f"do not compare with item vectors of {items}; let the last layer have {items}."
+            ]
+        return []
 
     def _whole_catalogue(self, values: Mapping[str, Any], who: str, instead: str) -> list[str]:
         """Problems of a model or loss that needs all item vectors in each step."""

@@ -95,11 +95,28 @@ def test_a_key_of_another_model_is_a_warning(world):
         ({"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}}}, "only {'LS'"),
         ({"metrics": ["AUC"], "valid_metric": "AUC"}, "RecBole refuses"),
         ({"topk": [0]}, "topk"),
+        ({"item_tower": True}, "set tower_layers"),
+        ({"user_encoder": "SASRec", "item_tower": True, "tower_layers": [12]}, "layer have 64"),
+        ({"user_encoder": "DSSM", "item_tower": True, "tower_layers": [12]}, "layer have 64"),
+        ({"user_encoder": "DSSM", "tower_layers": [64, 12]}, "states of 12, .*layer have 64"),
+        ({"user_encoder": "UserID", "tower_layers": [12]}, "states of 12, .*layer have 64"),
     ],
 )
 def test_settings_that_contradict(world, overrides, message):
     with pytest.raises(ConfigError, match=message):
         build(world, **overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"user_encoder": "UserID", "item_tower": True, "tower_layers": [12]},
+        {"user_encoder": "DSSM", "item_tower": True, "tower_layers": [12, 64]},
+        {"user_encoder": "SASRec", "tower_layers": [12]},  # no tower anywhere
+    ],
+)
+def test_towers_of_equal_ends_fit(world, overrides):
+    build(world, **overrides)
 
 
 def test_recboles_spelling_of_sampled_evaluation(world):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from recbole_morec.config import MoRecConfig
 from recbole_morec.user_encoders import USER_ENCODERS, History
@@ -135,6 +136,50 @@ def test_only_what_is_transferable_fits_any_dataset(name):
     assert (shapes[0] == shapes[1]) == small.transferable
 
 
+@pytest.mark.parametrize("mode", ["train", "predict"])
+@pytest.mark.parametrize("name", USER_ENCODERS.names())
+def test_a_row_of_padding_is_finite_and_changes_no_other(name, mode):
+    encoder = build(name, tower_layers=[D])
+    vectors, real = rows()
+    vectors.requires_grad_()
+    real[0], real[1] = True, False
+    hidden = real & (torch.arange(LENGTH) == 3) if encoder.targets == "masked" else None
+    both = encoder(history(vectors, real, mode, hidden))
+    both.square().sum().backward()
+    assert torch.isfinite(both).all()
+    read = [p.grad for p in (*encoder.parameters(), vectors) if p.grad is not None]
+    assert all(torch.isfinite(grad).all() for grad in read)
+    first = None if hidden is None else hidden[:1]
+    alone = encoder(history(vectors[:1], real[:1], mode, first))
+    torch.testing.assert_close(alone[0, -1], both[0, -1])
+
+
+def test_batch_statistics_of_a_tower_see_real_slots_only():
+    """The mean of the others of each of n items: n rows of the tower, however wide the batch is."""
+    encoder = build("DSSM", tower_layers=[D], tower_batch_norm=True, hidden_dropout_prob=0.0)
+    encoder.train()
+    vectors, real = torch.randn(2, 4, D), torch.ones(2, 4, dtype=torch.bool)
+    narrow = encoder(history(vectors, real))
+    wide = encoder(history(F.pad(vectors, (0, 0, 3, 0)), F.pad(real, (3, 0))))
+    torch.testing.assert_close(wide[:, 3:], narrow)
+    means = (vectors.sum(1, keepdim=True) - vectors) / 3
+    read = encoder.tower[0][1](means).flatten(0, 1)  # [8, D]
+    scaled = (read - read.mean(0)) / (read.var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(narrow.flatten(0, 1), scaled.relu())
+
+
+def test_a_batch_of_one_user_has_no_statistics_of_its_own():
+    encoder = build("UserID", tower_layers=[D], tower_batch_norm=True, hidden_dropout_prob=0.0)
+    encoder.train()
+    vectors, real = rows()
+    encoder(history(vectors, real))
+    moved = [buffer.clone() for buffer in encoder.buffers()]
+    row = history(vectors[:1], real[:1])
+    trained = encoder(row)
+    assert all(torch.equal(*pair) for pair in zip(moved, encoder.buffers(), strict=True))
+    torch.testing.assert_close(trained, encoder.eval()(row))
+
+
 @pytest.mark.parametrize("name", ["LightSANs", "SRGNN"])
 def test_prefixes_of_a_row_equal_histories_of_their_own(name):
     encoder = build(name)
@@ -148,9 +193,9 @@ def test_prefixes_of_a_row_equal_histories_of_their_own(name):
         for slot in range(first, LENGTH):
             shift = LENGTH - 1 - slot
             alone = History(
-                torch.nn.functional.pad(row.vectors[b, : slot + 1], (0, 0, shift, 0))[None],
-                torch.nn.functional.pad(row.items[b, : slot + 1], (shift, 0))[None],
-                torch.nn.functional.pad(row.mask[b, : slot + 1], (shift, 0))[None],
+                F.pad(row.vectors[b, : slot + 1], (0, 0, shift, 0))[None],
+                F.pad(row.items[b, : slot + 1], (shift, 0))[None],
+                F.pad(row.mask[b, : slot + 1], (shift, 0))[None],
                 row.user[b : b + 1], "predict", newest_only=True,
             )  # fmt: skip
             torch.testing.assert_close(encoder(alone)[0, -1], states[b, slot])

@@ -74,6 +74,11 @@ class UserEncoder(nn.Module, ABC):
     def from_config(cls, config: Any, dataset: Any) -> UserEncoder:
         """Build it from the settings; ``dataset`` tells ``user_num`` and ``item_num``."""
 
+    @classmethod
+    def state_size(cls, config: Any) -> int:
+        """Size d of its states under the settings; they are compared with item vectors."""
+        return config["embedding_size"]
+
     @abstractmethod
     def forward(self, history: History) -> Tensor:
         """Return states ``[B, S, d]``; when predicting, the last slot's is read."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from recbole_morec.user_encoders.base import USER_ENCODERS, History, UserEncoder
-from recbole_morec.user_encoders.tower import tower_of
+from recbole_morec.user_encoders.tower import tower_of, tower_size
 
 
 @USER_ENCODERS.register("DSSM")
@@ -35,11 +36,19 @@ class DSSM(UserEncoder):
     def from_config(cls, config: Any, dataset: Any) -> DSSM:
         return cls(tower_of(config, config["embedding_size"]))
 
+    @classmethod
+    def state_size(cls, config: Any) -> int:
+        return tower_size(config, config["embedding_size"])
+
     def forward(self, history: History) -> Tensor:
         total, count = others(history)
-        return self.tower((total / count.clamp_min(1)[..., None]).flatten(0, 1)).unflatten(
-            0, total.shape[:2]
-        )
+        mean = total / count.clamp_min(1)[..., None]
+        # The tower sees no padding (nor does its BatchNorm), and no state that nobody reads.
+        read = torch.zeros_like(history.mask) if history.newest_only else history.mask.clone()
+        read[:, -1] = True
+        found = self.tower(mean[read])  # [M, d]
+        states = found.new_zeros(*read.shape, found.shape[-1])
+        return states.masked_scatter(read[..., None], found)
 
 
 def others(history: History) -> tuple[Tensor, Tensor]:

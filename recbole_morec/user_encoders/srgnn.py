@@ -7,8 +7,8 @@ graph network turns item vectors into node states ``v``. With the newest item's 
 RecBole's SR-GNN keeps ``1 - z`` of a node where this one, as its authors wrote it, keeps ``z``.
 
 Differences from the authors' code: histories are padded on the left and graphs are built in one
-piece on the device; padding is no node (as a node it has no edges and is masked, so that it changes
-nothing); the edge layer that it creates and never uses is left out.
+piece on the device (padding is a node without edges, as there, and no real slot reads it); the edge
+layer that it creates and never uses is left out.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from recbole_morec.user_encoders.base import USER_ENCODERS, History, UserEncoder
-from recbole_morec.user_encoders.tower import tower_of
+from recbole_morec.user_encoders.tower import tower_of, tower_size
 
 
 @USER_ENCODERS.register("UserID")
@@ -40,6 +40,10 @@ class UserID(UserEncoder):
     def from_config(cls, config: Any, dataset: Any) -> UserID:
         dim = config["embedding_size"]
         return cls(dataset.user_num, dim, tower_of(config, dim))
+
+    @classmethod
+    def state_size(cls, config: Any) -> int:
+        return tower_size(config, config["embedding_size"])
 
     def forward(self, history: History) -> Tensor:
         state = self.tower(self.embedding(history.user))  # [B, d]
