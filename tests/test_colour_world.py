@@ -23,7 +23,8 @@ def cold_recall(results):
     [("PixelNet", "image"), ("MoRec", "text"), ("MoRec", "image+text")],
 )
 def test_content_finds_cold_items(learning, model, encoder):
-    results = run(model, "colours", overrides={**learning, "item_encoder": encoder})
+    settings = {**learning, "item_encoder": encoder, "learning_rate": 1e-3}
+    results = run(model, "colours", overrides=settings)
     assert cold_recall(results) > 0.8  # chance is 3 in 33
 
 
@@ -45,7 +46,8 @@ def test_a_content_model_moves_to_another_dataset(learning, world, tmp_path, enc
     from conftest import write_world
 
     write_world(tmp_path / "data" / "elsewhere", seed=5, items_per_colour=12)
-    trained = run("PixelNet", "colours", overrides={**learning, "item_encoder": encoder})
+    settings = {**learning, "item_encoder": encoder, "learning_rate": 1e-3}
+    trained = run("PixelNet", "colours", overrides=settings)
     assert cold_recall(trained) > 0.5
     (folder,) = (tmp_path / "saved" / "colours").iterdir()
     # The tokenizer there numbers words otherwise; the run keeps its own.

@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from recbole_morec.item_encoders import registry
+
+from . import stand_ins
+
 HERE = Path(__file__).parent / "goldens"
 
 
@@ -74,6 +78,15 @@ def golden(request):
         return Golden(folder, name)
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def encoders_that_stand_in(monkeypatch):
+    """Known to these tests alone."""
+    for table in ("_CARDS", "_ALIASES", "_BUILDERS"):
+        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
+    stand_ins.register("parity_stand_in", stand_ins.StandIn)
+    stand_ins.register("parity_like_resnet", stand_ins.LikeResNet)
 
 
 @pytest.fixture(autouse=True)

@@ -13,75 +13,26 @@ import torch
 from tokenizers import Tokenizer, models, processors
 from torch import Tensor, nn
 
-from recbole_morec.item_encoders import EncoderCard, ItemEncoder, build_item_encoder, registry
+from recbole_morec.item_encoders import ItemEncoder, build_item_encoder
 from recbole_morec.item_encoders.backbone import BackboneEncoder
 from recbole_morec.item_encoders.fusion import make_fusion
-from recbole_morec.item_encoders.image import ImageEncoder
 from recbole_morec.item_encoders.settings import read_settings
 from recbole_morec.transfer.published_items import item_names
 
 from .conftest import Golden, close
 
-WORDS = 60  # of the published runs' tiny vocabulary
+# --- the tiny models of the published runs -------------------------------------------------------
 
-
-# --- the tiny encoders of the published runs -----------------------------------------------------
-
-
-class StandIn(nn.Module):
-    """Flatten, then one Linear: what stands for an image encoder in most of PixelRec's goldens."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.lin = nn.Linear(3 * 8 * 8, width)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.lin(pixels.flatten(1))
-
-
-class LikeResNet(nn.Module):
-    """Two convolutions with BatchNorm and ReLU, the second with stride 2, averaged over places."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(2 * width)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        x = torch.relu(self.bn1(self.conv1(pixels)))
-        return torch.relu(self.bn2(self.conv2(x))).mean((2, 3))
-
-
-class Plain(ImageEncoder):
-    """An image encoder whose backbone gives one vector."""
-
-    def __init__(self, card, backbone, settings):
-        half = (0.5, 0.5, 0.5)
-        super().__init__(card, backbone, settings, settings.image_size, half, half)
-        self.finish(settings)
-
-    def own_pooling(self, content):
-        return self.backbone(self.pixels(content))
-
-
-def register(name: str, make) -> None:
-    card = EncoderCard(name, "image", source=name, pretrained=False)
-    if not registry.is_registered(name):
-        registry.register_item_encoder(card)(lambda c, s, d: Plain(c, make(d.width), s))
-
-
-register("parity_stand_in", StandIn)
-register("parity_like_resnet", LikeResNet)
+HEADS = 2  # of their text models, which the goldens do not state
 
 
 def bert(golden: Golden) -> dict:
     sizes = golden.sizes
     return {
-        "model_type": "bert", "vocab_size": sizes["vocab"], "hidden_size": 16,
-        "num_hidden_layers": sizes["bert_layers"], "num_attention_heads": 2,
-        "intermediate_size": 32, "pad_token_id": 0,
+        "model_type": "bert", "vocab_size": sizes["vocab"],
+        "hidden_size": sizes["word_embedding_dim"], "num_hidden_layers": sizes["bert_layers"],
+        "num_attention_heads": HEADS, "pad_token_id": 0,
+        "intermediate_size": rows_of(golden, "intermediate.dense.weight"),
         "max_position_embeddings": rows_of(golden, "position_embeddings.weight"),
     }  # fmt: skip
 
@@ -89,9 +40,10 @@ def bert(golden: Golden) -> dict:
 def opt(golden: Golden) -> dict:
     sizes = golden.sizes
     return {
-        "model_type": "opt", "vocab_size": sizes["vocab"], "hidden_size": 16,
-        "word_embed_proj_dim": 16, "num_hidden_layers": sizes["bert_layers"],
-        "num_attention_heads": 2, "ffn_dim": 32, "pad_token_id": 0, "bos_token_id": 2,
+        "model_type": "opt", "vocab_size": sizes["vocab"],
+        "hidden_size": sizes["word_embedding_dim"], "pad_token_id": 0, "bos_token_id": 2,
+        "word_embed_proj_dim": sizes["word_embedding_dim"], "num_attention_heads": HEADS,
+        "num_hidden_layers": sizes["bert_layers"], "ffn_dim": rows_of(golden, "fc1.weight"),
         "max_position_embeddings": rows_of(golden, "embed_positions.weight") - 2,
     }  # fmt: skip
 
@@ -128,7 +80,10 @@ def beit(golden: Golden) -> dict:
 
 @dataclass
 class Case:
-    """A golden, our settings for its item side, and which encoders of ``transformers`` it has."""
+    """A golden, our settings for its item side, and which encoders of ``transformers`` it has.
+
+    A setting may be a function of the golden.
+    """
 
     name: str
     encoder: str | list[str]
@@ -142,9 +97,9 @@ class Case:
         return self.name
 
 
-def write_tokenizer(folder) -> None:
+def write_tokenizer(folder, size: int) -> None:
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "shirt")
-    words += tuple(f"w{i}" for i in range(WORDS - len(words)))
+    words += tuple(f"w{i}" for i in range(size - len(words)))
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "[UNK]"))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -177,7 +132,7 @@ def build(case: Case, golden: Golden, folder, width: int | None = None) -> ItemE
         "embedding_size": sizes.get("embedding_dim") or sizes["embedding_size"],
         "encoder_dropout": 0.0,
         "batch_norm": "train",
-        **case.settings,
+        **{key: read(golden) if callable(read) else read for key, read in case.settings.items()},
     }
     described = {}
     for modality, make in case.models.items():
@@ -191,7 +146,7 @@ def build(case: Case, golden: Golden, folder, width: int | None = None) -> ItemE
     if described:
         config["item_encoder_architecture"] = {"members": described}
     if "text" in described:
-        write_tokenizer(folder)
+        write_tokenizer(folder, sizes["vocab"])
         width = golden.tensor("in/item_text").shape[1]
         config |= {"tokenizer": "tokenizer", "max_text_length": width // (2 * case.fields)}
     for key, source in (("features", "in/item_feature"), ("features", "in/v_feat")):
@@ -239,9 +194,10 @@ def content_of(golden: Golden, rows: Tensor, fields: int = 1) -> dict[str, Tenso
         if fields == 1:
             ids, mask = table.chunk(2, dim=1)
         else:  # title ids, title mask, abstract ids, abstract mask; the second is shorter
-            ids, mask, more, more_mask = table.split([6, 6, 5, 5], dim=1)
-            ids = torch.stack([ids, nn.functional.pad(more, (0, 1))], dim=1)
-            mask = torch.stack([mask, nn.functional.pad(more_mask, (0, 1))], dim=1)
+            words = [golden.sizes[f"num_words_{name}"] for name in ("title", "abstract")]
+            ids, mask, *rest = table.split([words[0], words[0], words[1], words[1]], dim=1)
+            more, more_mask = (nn.functional.pad(part, (0, words[0] - words[1])) for part in rest)
+            ids, mask = torch.stack([ids, more], dim=1), torch.stack([mask, more_mask], dim=1)
         content |= {"text_ids": ids, "text_mask": mask > 0}
     if "in/images" in golden:
         content["image"] = golden.tensor("in/images")[rows]
@@ -264,12 +220,22 @@ def image(name: str) -> Case:
     return Case(name, "image", IMAGE, {"image": swin})
 
 
+def side(golden: Golden) -> int:
+    """Pixels of the images, which are square."""
+    return golden.tensor("in/images").shape[-1]
+
+
 def stand_in(name: str) -> Case:
-    return Case(name, "parity_stand_in", {"activation": "relu", "image_size": 8})
+    return Case(name, "parity_stand_in", {"activation": "relu", "image_size": side})
 
 
 def resnet(name: str) -> Case:
-    return Case(name, "parity_like_resnet", {**GELU, "image_size": 16})
+    return Case(name, "parity_like_resnet", {**GELU, "image_size": side})
+
+
+def hidden(golden: Golden, number: int | str) -> list[int]:
+    """So many layers, or as many as a setting says, as wide as the model."""
+    return [golden.sizes["embedding_dim"]] * (golden.sizes.get(number, number))
 
 
 def fused(name: str, fusion: str) -> Case:
@@ -296,8 +262,8 @@ CASES = [
     image("idvsmorec/dssm_vision"),
     resnet("idvsmorec/inbatch_vision_resnet"),
     Case(
-        "idvsmorec/twostage_text", "features", {**GELU, "projection_layers": [20, 20]},
-        own_padding=False,
+        "idvsmorec/twostage_text", "features",
+        {**GELU, "projection_layers": lambda g: hidden(g, "dnn_layer")}, own_padding=False,
     ),
     Case("idvsmorec/twostage_vision", "features", GELU, own_padding=False),
     Case(
@@ -309,8 +275,8 @@ CASES = [
     ),
     Case(
         "idvsmorec/id_plus_mo_cat_3", ["id", "text"],
-        {**TEXT, "fusion": "concat", "projection_layers": {"fusion": [20, 20]}}, {"text": bert},
-        1e-6,
+        {**TEXT, "fusion": "concat", "projection_layers": lambda g: {"fusion": hidden(g, 2)}},
+        {"text": bert}, 1e-6,
     ),
     Case(
         "idvsmorec/id_plus_mo_cat_vision", ["id", "image"], {**IMAGE, "fusion": "concat"},
@@ -320,13 +286,20 @@ CASES = [
         "idvsmorec/id_plus_mo_2stage_add", ["id", "features"],
         {
             **GELU, "fusion": "sum", "fusion_projection": True,
-            "projection_layers": {"features": [20, 20]},
+            "projection_layers": lambda g: {
+                "features": hidden(g, "mo_dnn_layers"), "fusion": hidden(g, "dnn_layers")[1:]
+            },
         },
         own_padding=False,
     ),
     Case(
         "idvsmorec/id_plus_mo_2stage_cat", ["id", "features"],
-        {**GELU, "fusion": "concat", "projection_layers": {"fusion": [20, 20]}},
+        {
+            **GELU, "fusion": "concat",
+            "projection_layers": lambda g: {
+                "features": hidden(g, "mo_dnn_layers"), "fusion": hidden(g, "dnn_layers")
+            },
+        },
         own_padding=False,
     ),
     text("ninerec/sasrec_text"),
@@ -356,7 +329,10 @@ CASES = [
     Case("pixelrec/fsasrec_frozen", "features", {}, own_padding=False),
     Case(
         "pixelrec/fsasrec_hybrid", ["features", "id"],
-        {"fusion": "concat", "projection_layers": {"features": "none", "fusion": [18]}},
+        {
+            "fusion": "concat",
+            "projection_layers": lambda g: {"features": "none", "fusion": g.sizes["dnn_layers"]},
+        },
         own_padding=False,
     ),
     Case("pixelrec/fsasrec_semantic", "codes", {}),
@@ -427,29 +403,35 @@ def test_attention_fuses_tokens_as_published(method, golden):
 # --- PixelRec's wrappers around an encoder -------------------------------------------------------
 
 CLIP, SWIN, BEIT = {"image": clip}, {"image": swin}, {"image": beit}
-LEAKY = {"activation": "leaky_relu", "projection_layers": [9]}
+DEEPER = {"projection_layers": lambda g: g.sizes["dnn_layers"]}
+SMALL = {"image_size": lambda g: g.tensor("in/pixels8").shape[-1]}
 WRAPPERS = {
     "clip_cls": Case("clip_cls", "image", {"pooling": "cls"}, CLIP),
     "clip_mean": Case("clip_mean", "image", {"pooling": "project_mean"}, CLIP),
     "clip_pool": Case("clip_pool", "image", {"pooling": "pooler"}, CLIP),
     "clip_mean_dnn": Case(
         "clip_mean_dnn", "image",
-        {"pooling": "project_mean", "activation": "tanh", "projection_layers": [9]}, CLIP,
+        {"pooling": "project_mean", "activation": "tanh", **DEEPER}, CLIP,
     ),
     "swin_cls": Case("swin_cls", "image", {"pooling": "first"}, SWIN),
     "swin_pool": Case("swin_pool", "image", {"pooling": "pooler"}, SWIN),
     "beit_pool": Case("beit_pool", "image", {"pooling": "pooler"}, BEIT),
-    "resnet_fc": Case("resnet_fc", "parity_like_resnet", {"image_size": 8}),
-    "resnet_fc_dnn": Case("resnet_fc_dnn", "parity_like_resnet", {"image_size": 8, **LEAKY}),
-    "clip_flatten": Case("clip_flatten", "parity_like_resnet", {"image_size": 8}),
-    "plain": Case("plain", "parity_stand_in", {"image_size": 8}),
+    "resnet_fc": Case("resnet_fc", "parity_like_resnet", SMALL),
+    "resnet_fc_dnn": Case(
+        "resnet_fc_dnn", "parity_like_resnet", {**SMALL, **DEEPER, "activation": "leaky_relu"}
+    ),
+    "clip_flatten": Case("clip_flatten", "parity_like_resnet", SMALL),
+    "plain": Case("plain", "parity_stand_in", SMALL),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_pixelrecs_wrappers(name, golden, tmp_path):
     found = golden("pixelrec/item_encoder_wrappers")
-    width = 12 if name == "plain" else found.sizes["resnet_like"]["width"]
+    plain = (
+        rows_of(found, "plain.item_encoder.item_encoder.lin.weight") if name == "plain" else None
+    )
+    width = plain or found.sizes["resnet_like"]["width"]
     encoder = build(WRAPPERS[name], found, tmp_path, width).eval()
     load(encoder, "pixelrec", found.state({f"{name}.": "visual_encoder."}))
     pixels = found.tensor("in/pixels32" if name.startswith("swin") else "in/pixels8")
@@ -463,8 +445,8 @@ def test_pixelrecs_wrappers(name, golden, tmp_path):
 @pytest.mark.parametrize("name", ["pixelrec/mosasrec", "pixelrec/mosasrec_tiny_clip_mean"])
 def test_paper_transform_makes_the_published_images(name, golden, tmp_path):
     found = golden(name)
-    case = Case(name, "parity_stand_in", {"image_size": 8, "transform": "paper"})
-    encoder = build(case, found, tmp_path, 12)
+    case = Case(name, "parity_stand_in", {"image_size": side, "transform": "paper"})
+    encoder = build(case, found, tmp_path, width=1)
     raw = found.tensor("in/images_uint8").permute(0, 3, 1, 2)[1:]
     # Published images are float32 numbers; row 0 is padding, which was never normalised.
     close(encoder.pixels({"image": raw}), found.tensor("in/images")[1:], 1e-6, 1e-6)
