@@ -74,6 +74,7 @@ def test_edges_have_the_published_weights(data):
     assert (exact[1] > 0).sum() == 6  # user 1 has 7 interactions with 6 items
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_vectors_and_scores(model, data):
     with torch.no_grad():
         model.set_catalogue(model.encode_items({"items": torch.arange(data.sizes["item_num"])}))
