@@ -169,7 +169,9 @@ class MultimodalSettings(ItemEncoderSettings):
     id_init: Literal["random", "mean", "text", "image"]
     tie_cls_feature: bool
     fusion_weights: Literal["mean", "learned"]
-    states_dtype: Literal["bf16", "fp32"]
+    store_states: bool | Literal["auto"]
+    states_dtype: Literal["bf16", "fp16", "fp32"] | None
+    states_layer: int | dict[Literal["text", "image"], int] | None
     distillation_temperature: Rate
     distillation_alpha: Annotated[float, Field(ge=0)]
     distillation_ramp: Literal["epoch", "step"]

@@ -18,7 +18,7 @@ from recbole_morec.item_encoders.freezing import (
     freeze_unreached,
     frozen_modules,
     record_order,
-    unit_of_parameters,
+    unit_of_names,
 )
 
 DATASET = SimpleNamespace(item_tokens=["[PAD]", "a", "b"], item_num=3, folder=Path("nowhere"))
@@ -81,7 +81,7 @@ def test_what_runs_between_two_stages_belongs_to_the_earlier():
     densenet = timm.create_model("densenet121", num_classes=0)
     with record_order(densenet) as order, torch.no_grad():
         densenet.eval()(torch.zeros(1, 3, 32, 32))
-    unit = unit_of_parameters(densenet, find_units(densenet), order)
+    unit = unit_of_names(find_units(densenet), order, densenet.state_dict())
     assert unit["features.conv0.weight"] == -1
     assert unit["features.transition1.conv.weight"] == 0
     assert unit["features.norm5.weight"] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from recbole_morec.item_encoders.freezing import (
     record_order,
 )
 from recbole_morec.item_encoders.pooling import masked_mean
+from recbole_morec.item_encoders.prefix import Prefix
 from recbole_morec.item_encoders.projection import make_projection
 from recbole_morec.item_encoders.registry import EncoderCard
 from recbole_morec.item_encoders.settings import EncoderSettings
@@ -37,6 +39,7 @@ class BackboneEncoder(ItemEncoder):
         unused_parameters: backbone parameters that the item vectors do not depend on under this
             pooling; they are frozen.
         adapted: whether adapters are what trains; all else of the backbone stays in eval mode.
+        prefix: where the backbone is cut while content may carry the states of its frozen part.
     """
 
     has_class_token = False
@@ -51,6 +54,7 @@ class BackboneEncoder(ItemEncoder):
         self.adapted = is_adapter(settings.train_layers)
         self.train_batch_norm = settings.batch_norm == "train" and not self.adapted
         self.unused_parameters: list[str] = []
+        self.prefix: Prefix | None = None
 
     def own_pooling(self, content: Content) -> Tensor:
         """Return what the encoder's authors pool to, ``[n, D]``."""
@@ -60,8 +64,14 @@ class BackboneEncoder(ItemEncoder):
         """Return the smallest content on which the backbone can be tried."""
         raise NotImplementedError
 
+    def sample_content(self) -> Content:
+        """Return content of three items that differ, the same in every call."""
+        raise NotImplementedError
+
     def pooled(self, content: Content) -> Tensor:
         """Return one vector per item before the projection, ``[n, D]``."""
+        if self.pooled_key in content:
+            return content[self.pooled_key].to(self._dtype)
         if self.pooling in ("default", "pooler"):
             return self.own_pooling(content)
         tokens, mask = self.tokens(content)
@@ -72,10 +82,37 @@ class BackboneEncoder(ItemEncoder):
         """Under this key content may carry :meth:`pooled` vectors ``[n, D]`` in its own place."""
         return f"{self.card.modality}_pooled"
 
+    @property
+    def tokens_key(self) -> str:
+        """Under this key content may carry :meth:`tokens` in its own place."""
+        return f"{self.card.modality}_tokens"
+
+    @property
+    def states_key(self) -> str:
+        """Under this key content may carry the states ``[n, T, D]`` of :attr:`prefix`."""
+        return f"{self.card.modality}_states"
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.backbone.parameters()).dtype
+
+    def resumed(self, content: Content) -> AbstractContextManager:
+        """Where the content carries the prefix's states, the backbone computes its tail only."""
+        states = content.get(self.states_key)
+        return nullcontext() if states is None else self.prefix.resumed(states)
+
+    def stored_tokens(self, content: Content) -> tuple[Tensor, Tensor | None] | None:
+        """Tokens that the content carries, and the mask of the real ones."""
+        if self.tokens_key not in content:
+            return None
+        return content[self.tokens_key].to(self._dtype), content.get(f"{self.tokens_key}_mask")
+
+    def read(self, content: Content) -> Tensor:
+        """Return what the projection reads: vectors ``[n, D]``, or tokens ``[n, T, D]``."""
+        return self.tokens(content)[0] if self.pooling == "project_mean" else self.pooled(content)
+
     def forward(self, content: Content) -> Tensor:
         """Return item vectors ``[n, d]``."""
-        if self.pooled_key in content:
-            return self.projection(content[self.pooled_key])
         if self.pooling == "project_mean":
             tokens, mask = self.tokens(content)
             return masked_mean(self.projection(tokens), mask)

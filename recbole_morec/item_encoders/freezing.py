@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -165,19 +165,20 @@ def _chosen_names(
                 f"({', '.join(units.names)})."
             )
         wanted = {number - 1 for number in numbers}
-    unit_of = unit_of_parameters(backbone, units, order)
+    unit_of = unit_of_names(units, order, (name for name, _ in backbone.named_parameters()))
     return {name for name, unit in unit_of.items() if unit in wanted}
 
 
-def unit_of_parameters(backbone: nn.Module, units: Units, order: dict[str, int]) -> dict[str, int]:
-    """Return, for each parameter name, the index of the unit that was running (-1: the stem)."""
+def unit_of_names(units: Units, order: dict[str, int], names: Iterable[str]) -> dict[str, int]:
+    """Return, for each parameter or buffer name, the index of the unit that was running (-1: the
+    stem)."""
     starts = []
     for name in units.names:
         inside = (o for m, o in order.items() if m == name or m.startswith(name + "."))
         # A unit that never ran directly starts no earlier than the one before it.
         starts.append(max([min(inside, default=-1), *starts]))
     result = {}
-    for name, _ in backbone.named_parameters():
+    for name in names:
         module = name.rpartition(".")[0]
         while module and module not in order:  # used by its parent without a call of its own
             module = module.rpartition(".")[0]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recbole_morec.data.content import ContentReader, open_content
-from recbole_morec.data.content.state_store import StateStore, stored_states
+from recbole_morec.data.content.state_store import StateStore
 from recbole_morec.data.content.states import StateReader
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.backbone import BackboneEncoder
 from recbole_morec.item_encoders.base import Content, ItemEncoder, Reserved
 from recbole_morec.item_encoders.build import build_item_encoder
+from recbole_morec.item_encoders.freezing import find_units
 from recbole_morec.item_encoders.id_aware_transformer import BRANCHES, IdAwareTransformer
+from recbole_morec.item_encoders.prefix import NoPrefix, Prefix
+from recbole_morec.item_encoders.stored import open_states
 
 CONTENT = ("text", "image")
 
@@ -135,8 +135,8 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
     ``prepared/states-*``, and the encoders are dropped. They are no part of a checkpoint.
 
     Raises:
-        ConfigError: ``item_encoder`` does not name one text and one image encoder, or sizes differ
-            where an ID starts from features.
+        ConfigError: ``item_encoder`` does not name one text and one image encoder, one of them has
+            no such layer, or sizes differ where an ID starts from features.
         DataError: the disk is too full for the states.
     """
     names = config["item_encoder"]
@@ -150,6 +150,8 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
         single["item_encoder_architecture"] = saved
         encoder = build_item_encoder(single, dataset, load_weights or stored)
         built[_modality(encoder)] = encoder
+    if config["states_layer"] is not None and not stored:
+        raise ConfigError("states_layer: the encoders must stand still; use train_layers=none.")
     if sorted(built) != sorted(CONTENT) or len(names) != 2:
         raise ConfigError(
             f"item_encoder={names}: ODMT reads one text and one image encoder; use "
@@ -183,7 +185,8 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
         config["id_init"] if config["tie_cls_feature"] else None,
     )
     if stored:
-        encoder.needs = [ContentReader([StateReader(key, store) for key, store in stores.items()])]
+        readers = [StateReader(f"{key}_states", store) for key, store in stores.items()]
+        encoder.needs = [ContentReader(readers)]
     if config["id_init"] != "random":
         _start_from_features(encoder, config["id_init"], stores, dataset.item_num)
     return encoder
@@ -205,31 +208,37 @@ def _width(encoder: BackboneEncoder) -> int:
 
 
 def _store(config: Any, dataset: Any, encoder: BackboneEncoder) -> StateStore:
-    """The states of all items under a frozen encoder, from the dataset's folder."""
-    encoder = encoder.to(config["device"]).eval()
+    """The tokens of all items under a frozen encoder, from the dataset's folder."""
+    encoder = encoder.to(config["device"])
     content = open_content(dataset, encoder.needs, config)
-    facts = {"architecture": encoder.architecture(), "weights": _weights(encoder)}
-    for need in encoder.needs:
-        facts |= {k: v for k, v in vars(need).items() if isinstance(v, int | str)}
-    facts |= {"transform": config["transform"], "dtype": config["states_dtype"]}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return stored_states(
-        Path(dataset.folder) / "prepared" / f"states-{key}",
-        dataset.item_num,
-        content,
-        encoder.tokens,
-        device=config["device"],
-        dtype=torch.bfloat16 if config["states_dtype"] == "bf16" else torch.float32,
-        progress=bool(config["show_progress"]),
-    )
+    layer = config["states_layer"]
+    layer = layer.get(_modality(encoder)) if isinstance(layer, dict) else layer
+    if layer is None:
+        names = list(encoder.backbone.state_dict())
+        return open_states(encoder, names, "its tokens", content, encoder.tokens, dataset, config)
+    prefix = _layers(encoder, layer)
+
+    def states(fetched: Content) -> tuple[Tensor, Tensor | None]:
+        return prefix.states(fetched), fetched.get("text_mask")
+
+    what = f"the states after {layer} blocks"
+    return open_states(encoder, prefix.names, what, content, states, dataset, config)
 
 
-def _weights(encoder: BackboneEncoder) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in encoder.backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _layers(encoder: BackboneEncoder, layer: int) -> Prefix:
+    """The first ``layer`` blocks of an encoder (negative: counted from its end)."""
+    units = find_units(encoder.backbone)
+    count = 0 if units is None else len(units.names)
+    number = layer if layer > 0 else count + 1 + layer
+    if not 1 <= number <= count:
+        raise ConfigError(
+            f"states_layer={layer}: {encoder.name} has {count} blocks; use 1 to {count}, -1 to "
+            f"-{count} counted from the end, or leave it empty for what the encoder gives."
+        )
+    try:
+        return Prefix(encoder, number)
+    except NoPrefix as reason:
+        raise ConfigError(f"states_layer={layer}: {encoder.name}: {reason}.") from reason
 
 
 @torch.no_grad()

@@ -58,7 +58,13 @@ class ImageEncoder(BackboneEncoder):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def pixels(self, content: Content) -> Tensor:
-        """Return normalised images ``[n, 3, H, W]`` in the dtype of mean and std."""
+        """Return normalised images ``[n, 3, H, W]`` in the dtype of mean and std.
+
+        Beside stored states nothing looks at them: zeros that take no memory.
+        """
+        if self.states_key in content:
+            n = len(content[self.states_key])
+            return self.mean.new_zeros(1).expand(n, 3, self.size, self.size)
         images = content["image"].contiguous(memory_format=torch.channels_last)
         if images.is_floating_point():
             return images
@@ -81,7 +87,7 @@ class ImageEncoder(BackboneEncoder):
         vector, since an image knows nothing of the others (``batch_dependent`` encoders, where it
         does, take all at once).
         """
-        if self.pooled_key in content:
+        if "image" not in content:
             return super().forward(content)
         images = content["image"]
         chunk = max(1, CHUNK_PIXELS // self.size**2)
@@ -93,6 +99,13 @@ class ImageEncoder(BackboneEncoder):
     def probe_content(self) -> Content:
         """One black image of the size that the encoder will be given."""
         return {"image": torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)}
+
+    def sample_content(self) -> Content:
+        """Three images of noise."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (3, 3, self.size, self.size)
+        noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        return {"image": noise.to(self.mean.device)}
 
     def finish(self, settings: EncoderSettings) -> None:
         """As in the base class; a size that the backbone cannot take is a ConfigError."""
@@ -135,8 +148,11 @@ class TimmImageEncoder(ImageEncoder):
 
     def own_pooling(self, content: Content) -> Tensor:
         """timm's pooling head without classifier, ``[n, D]``."""
-        features = self.backbone.forward_features(self.pixels(content))
-        return self._head(features)
+        return self._head(self._features(content))
+
+    def _features(self, content: Content) -> Any:
+        with self.resumed(content):
+            return self.backbone.forward_features(self.pixels(content))
 
     def _head(self, features: Any) -> Tensor:
         whole = bool(self.made_from["arguments"].get("num_classes"))
@@ -147,7 +163,10 @@ class TimmImageEncoder(ImageEncoder):
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """``[n, T, D]``; models whose features are no single map give their pooled vector."""
-        features = self.backbone.forward_features(self.pixels(content))
+        stored = self.stored_tokens(content)
+        if stored is not None:
+            return stored
+        features = self._features(content)
         if not isinstance(features, Tensor):
             return self._head(features).unsqueeze(1), None
         layout = str(getattr(self.backbone, "output_fmt", "NCHW"))

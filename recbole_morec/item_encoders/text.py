@@ -63,6 +63,16 @@ class TextEncoder(BackboneEncoder):
         ids = self.needs[0].tokenizer("a red shirt", return_tensors="pt")["input_ids"]
         return {"text_ids": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}
 
+    def sample_content(self) -> Content:
+        """Three texts of different lengths, out of the first words of the tokenizer."""
+        (row,) = self.probe_content()["text_ids"]
+        ids = torch.stack([row, row.roll(1), row.flip(0)])
+        ids[:, 0] = row[0]
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        mask[1, -1:] = mask[2, -2:] = False
+        device = next(self.backbone.parameters()).device
+        return {"text_ids": ids.to(device), "text_mask": mask.to(device)}
+
     def reserved(self, kind: Reserved) -> Content:
         """NineRec's rows: ``max_length`` zeros of which none is real for padding, and a sentence
         for a mask. Of fields apart, the text of every field."""
@@ -111,7 +121,8 @@ class TextEncoder(BackboneEncoder):
         inputs = {name: value for name, value in inputs.items() if name in self._inputs}
         if "use_cache" in self._inputs:
             inputs["use_cache"] = False
-        return self.backbone(**inputs, return_dict=True)
+        with self.resumed(content):
+            return self.backbone(**inputs, return_dict=True)
 
     def _run_unmasked(self, ids: Tensor) -> Any:
         """Rows of padding alone (``pad_vector: encoded``): as published, every place attends to all
@@ -130,20 +141,23 @@ class TextEncoder(BackboneEncoder):
         if self.pooled_key in content:
             vectors = super().forward(content)
             return vectors if vectors.ndim == 2 else vectors.mean(dim=1)
-        if content["text_ids"].ndim == 2:
+        if self.tokens_key in content or content["text_ids"].ndim == 2:
             return super().forward(content)
         fields = content["text_ids"].shape[:2]  # n, F
         return super().forward(_flat(content)).unflatten(0, fields).mean(dim=1)
 
     def pooled(self, content: Content) -> Tensor:
         """One vector per item before the projection, ``[n, D]``; of fields apart ``[n, F, D]``."""
-        if content["text_ids"].ndim == 2:
+        if self.pooled_key in content or content["text_ids"].ndim == 2:
             return super().pooled(content)
         return super().pooled(_flat(content)).unflatten(0, content["text_ids"].shape[:2])
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``; of fields
         apart, ``[n, F T, D]``, one field after another."""
+        stored = self.stored_tokens(content)
+        if stored is not None:
+            return stored
         if content["text_ids"].ndim == 3:
             fields = content["text_ids"].shape[:2]
             states, mask = self.tokens(_flat(content))

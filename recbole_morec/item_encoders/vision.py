@@ -72,7 +72,10 @@ class TransformersImageEncoder(ImageEncoder):
         self.finish(settings)
 
     def _run(self, content: Content) -> Any:
-        pixels = self.pixels(content)
+        with self.resumed(content):
+            return self._run_backbone(self.pixels(content))
+
+    def _run_backbone(self, pixels: Tensor) -> Any:
         if self._layout is not None:
             inputs = self._layout.inputs(pixels, self.backbone)
             return self.backbone(**inputs, return_dict=True)
@@ -110,12 +113,15 @@ class TransformersImageEncoder(ImageEncoder):
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Last hidden states, ``[n, T, D]``; feature maps are flattened."""
-        return self._tokens(self._run(content), len(content["image"])), None
+        stored = self.stored_tokens(content)
+        if stored is not None:
+            return stored
+        return self._tokens(self._run(content), _count(content)), None
 
     def own_pooling(self, content: Content) -> Tensor:
         """Pooler output, else class token, else the mean of the tokens, ``[n, D]``."""
         outputs = self._run(content)
-        pooled, n = outputs.get("pooler_output"), len(content["image"])
+        pooled, n = outputs.get("pooler_output"), _count(content)
         if self._layout is not None:
             pooled = self._layout.pooled(pooled, n)
         if pooled is not None:
@@ -203,6 +209,11 @@ def _own_size(config: Any, preprocessor: dict[str, Any]) -> int:
         if size is not None:
             return size
     return 224
+
+
+def _count(content: Content) -> int:
+    """n, of images or of what stands in their place."""
+    return len(next(iter(content.values())))
 
 
 def _first_int(value: Any) -> int | None:

@@ -19,6 +19,7 @@ from recbole_morec.data.windows import Prefixes, Rows, Windows
 from recbole_morec.evaluation.catalogue import encode_catalogue
 from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
 from recbole_morec.item_encoders import ItemEncoder
+from recbole_morec.item_encoders.stored import StoredParts
 from recbole_morec.models.base import MultimodalRecommender
 from recbole_morec.models.whole_catalogue import WholeCatalogue
 
@@ -62,6 +63,10 @@ class ModelAdapter(ABC):
     def scorer(self, device: torch.device) -> Scorer:
         """Scores for the evaluator."""
 
+    def prepare(self) -> None:  # noqa: B027 - optional
+        """Compute what stays the same for as long as frozen weights do; called when the weights are
+        in place, on the device of the run, before batches are built or items scored."""
+
     def rows_by_id(self) -> frozenset[str]:
         """Names of tensors that a transfer may take from the same items and users only."""
         return frozenset()
@@ -97,9 +102,13 @@ class MultimodalAdapter(ModelAdapter):
         self.bound_to_ids = not self.model.transferable
         encoder = self.item_encoder = self.model.item_encoder
         self.content: ContentReader = open_content(dataset, encoder.needs, config)
+        self._stored = StoredParts(encoder, self.content, dataset, config)
         self._whole: WholeCatalogue | None = None
         if self.model.encodes == "catalogue":
             self._whole = WholeCatalogue(encoder, self.content, dataset, config)
+
+    def prepare(self) -> None:
+        self._stored.prepare()
 
     def rows_by_id(self) -> frozenset[str]:
         return self.model.rows_by_id()
@@ -137,6 +146,8 @@ class MultimodalAdapter(ModelAdapter):
         return self.model.calculate_loss(batch)
 
     def scorer(self, device: torch.device) -> Scorer:
+        self.prepare()
+
         def encode(model: MultimodalRecommender) -> Tensor:
             return encode_catalogue(
                 model,

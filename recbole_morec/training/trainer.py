@@ -154,6 +154,7 @@ class Trainer:
         self.trackers = Trackers(self.config, self.folder)
         if self.config["resume"]:
             self._resume()
+        self.adapter.prepare()
         if self.epochs == 0:
             self._validate()  # nothing to learn: the model as it is, for zero-shot figures
         while self.state.epoch < self.epochs and not self.state.stopped_early:

@@ -31,7 +31,7 @@ from recbole_morec.errors import DataError
 
 BLOCK = 1024  # items
 _TILE = 128  # items that are encoded at once
-_DTYPES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 _POLL_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ class StateStore:
         self.item_num = item_num
         blocks = [_read_description(folder, number) for number in range(_block_count(item_num))]
         self.width = blocks[0]["width"]
-        self.longest = max(max(block["lengths"]) for block in blocks)
+        lengths = {length for block in blocks for length in block["lengths"]}
+        self.longest = max(lengths)
+        self._alike = len(lengths - {0}) == 1 and 0 not in blocks[0]["lengths"][1:]
         self._dtype = blocks[0]["dtype"]
         self._blocks = [self._open(number, block) for number, block in enumerate(blocks)]
 
@@ -83,6 +85,8 @@ class StateStore:
         Returns:
             ``[n, T, D]`` in the store's dtype, zero where padded, and bool ``[n, T]``.
         """
+        if self._alike and len(items) and items.min() > 0:
+            return self._fetch_alike(items)
         places = [divmod(int(item), BLOCK) for item in items]
         ends = [self._blocks[b].ends[row : row + 2] for b, row in places]
         lengths = np.array([end[1] - end[0] for end in ends], dtype=np.int64)
@@ -90,10 +94,22 @@ class StateStore:
         found = np.zeros((len(items), width, self.width), dtype=_numpy(self._dtype))
         for row, ((b, _), (start, stop)) in enumerate(zip(places, ends, strict=True)):
             found[row, : stop - start] = self._blocks[b].values[start:stop]
-        values = torch.from_numpy(found)
-        if self._dtype == "bf16":
-            values = values.view(torch.bfloat16)
-        return values, torch.from_numpy(np.arange(width) < lengths[:, None])
+        return self._tensor(found), torch.from_numpy(np.arange(width) < lengths[:, None])
+
+    def _fetch_alike(self, items: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The same where all items have equally many states."""
+        shape = (len(items), self.longest, self.width)
+        found = np.empty(shape, dtype=_numpy(self._dtype))
+        block_of, rows = np.divmod(items, BLOCK)
+        for number in np.unique(block_of):
+            block, here = self._blocks[number], block_of == number
+            states = block.values.reshape(-1, *shape[1:])
+            found[here] = states[rows[here] - (number == 0)]  # item 0 has none
+        return self._tensor(found), torch.ones(shape[:2], dtype=torch.bool)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.view(torch.bfloat16) if self._dtype == "bf16" else tensor
 
 
 def stored_states(
@@ -115,7 +131,7 @@ def stored_states(
         encode: content of ``n`` items -> states ``[n, T, D]`` and a mask ``[n, T]`` of the real
             ones, on the right of which padding stands (or ``None``).
         device: where ``encode`` computes.
-        dtype: of the stored values, bfloat16 or float32.
+        dtype: of the stored values: bfloat16, float16 or float32.
         progress: show a progress bar.
 
     Raises:
@@ -124,15 +140,19 @@ def stored_states(
     folder.mkdir(parents=True, exist_ok=True)
     mine = range(parallel.rank(), _block_count(item_num), parallel.world_size())
     lacking = [number for number in mine if not _is_sound(folder, number, content, item_num)]
-    started, size = time.perf_counter(), 0
+    if lacking:
+        # A tile tells what all will take, after a first item that pays for what starts up.
+        tile = _items(lacking[0], item_num)[:_TILE]
+        _encode_block(tile[:1], content, encode, device, dtype)
+        started = time.perf_counter()
+        size = _encode_block(tile, content, encode, device, dtype)[0].nbytes / len(tile)
+        seconds = (time.perf_counter() - started) / len(tile)
+        _announce(folder, sum(len(_items(n, item_num)) for n in lacking), size, seconds)
     for number in tqdm(
         lacking, "states", unit="block", disable=None if progress else True, leave=False
     ):
         items = _items(number, item_num)
         values, lengths = _encode_block(items, content, encode, device, dtype)
-        if not size:
-            size = values.nbytes
-            _announce(folder, len(lacking), size, time.perf_counter() - started)
         _write(folder, number, values, lengths, content.identity(items), _DTYPES[dtype])
     while not all(_description_file(folder, n).exists() for n in range(_block_count(item_num))):
         time.sleep(_POLL_SECONDS)  # other processes are at theirs; nothing collective waits
@@ -172,8 +192,8 @@ def _encode_block(
     return values.numpy().view(_numpy(_DTYPES[dtype])), lengths
 
 
-def _announce(folder: Path, blocks: int, block_bytes: int, block_seconds: float) -> None:
-    total = blocks * block_bytes
+def _announce(folder: Path, items: int, item_bytes: float, item_seconds: float) -> None:
+    total = items * item_bytes
     free = shutil.disk_usage(folder).free
     if total > free:
         raise DataError(
@@ -182,8 +202,8 @@ def _announce(folder: Path, blocks: int, block_bytes: int, block_seconds: float)
             "disk, or choose a smaller encoder."
         )
     _log.info(
-        "states: %d blocks of %d items, %.2f GiB, about %.0f s, into %s",
-        blocks, BLOCK, total / 2**30, blocks * block_seconds, folder,
+        "states of %d items: %.2f GiB, about %.0f s to compute, once; into %s",
+        items, total / 2**30, items * item_seconds, folder,
     )  # fmt: skip
 
 
@@ -238,4 +258,4 @@ def _description_file(folder: Path, number: int) -> Path:
 
 
 def _numpy(dtype: str) -> type:
-    return np.uint16 if dtype == "bf16" else np.float32
+    return {"bf16": np.uint16, "fp16": np.float16, "fp32": np.float32}[dtype]

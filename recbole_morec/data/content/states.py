@@ -1,4 +1,4 @@
-"""Stored states of a frozen encoder as item content."""
+"""Stored states of a frozen encoder, or of the frozen part of one, as item content."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from recbole_morec.data.content.state_store import StateStore
 
 
 class StateReader:
-    """Token states of items, out of a state store.
+    """States of items, out of a state store.
 
     Args:
-        modality: ``image`` or ``text``; names the keys ``<modality>_states`` and
-            ``<modality>_states_mask``.
+        key: what they are called in the content; their mask is ``<key>_mask``.
         store: the states of all items.
+        vector: an item has one state, given as ``[n, D]``.
+        mask: give the mask of the real states too.
     """
 
-    def __init__(self, modality: str, store: StateStore):
-        self.keys = (f"{modality}_states", f"{modality}_states_mask")
+    def __init__(self, key: str, store: StateStore, vector: bool = False, mask: bool = True):
         self._store = store
+        self._vector = vector and store.longest == 1
+        self._mask = mask and not vector
+        self.keys = (key, f"{key}_mask") if self._mask else (key,)
 
-    def fetch(self, items: np.ndarray) -> tuple[Tensor, Tensor]:
-        """States ``[n, T, D]`` and the mask ``[n, T]`` of the real ones."""
-        return self._store.fetch(items)
+    def fetch(self, items: np.ndarray) -> tuple[Tensor, ...]:
+        """States ``[n, T, D]`` (or ``[n, D]``) and the mask ``[n, T]`` of the real ones."""
+        states, mask = self._store.fetch(items)
+        if self._vector:
+            states = states[:, 0]
+        return (states, mask) if self._mask else (states,)
