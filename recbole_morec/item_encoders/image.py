@@ -44,9 +44,10 @@ class ImageEncoder(BackboneEncoder):
         mean: Sequence[float],
         std: Sequence[float],
     ):
-        # Convolutions run faster with channels last, on CPUs and on GPUs. PyTorch
-        # refuses it for a model with weights of five dimensions (patches of several frames).
-        if all(parameter.ndim != 5 for parameter in backbone.parameters()):
+        # Convolutions run faster with channels last, on CPUs and on GPUs.
+        self._memory_format = torch.contiguous_format
+        if _takes_channels_last(backbone):
+            self._memory_format = torch.channels_last
             backbone = backbone.to(memory_format=torch.channels_last)
         super().__init__(card, backbone, settings)
         self.size = size
@@ -58,6 +59,7 @@ class ImageEncoder(BackboneEncoder):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def pixels(self, content: Content) -> Tensor:
+<<<<<<< HEAD
         """Return normalised images ``[n, 3, H, W]`` in the dtype of mean and std.
 
         Beside stored states nothing looks at them: zeros that take no memory.
@@ -66,6 +68,10 @@ class ImageEncoder(BackboneEncoder):
             n = len(content[self.states_key])
             return self.mean.new_zeros(1).expand(n, 3, self.size, self.size)
         images = content["image"].contiguous(memory_format=torch.channels_last)
+=======
+        """Return normalised images ``[n, 3, H, W]`` in the dtype of mean and std."""
+        images = content["image"].contiguous(memory_format=self._memory_format)
+>>>>>>> main
         if images.is_floating_point():
             return images
         return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
@@ -118,6 +124,17 @@ class ImageEncoder(BackboneEncoder):
                 "If the size is the reason, leave image_size empty for the size that the model "
                 "was made for, or try a multiple of 32."
             ) from error
+
+
+def _takes_channels_last(backbone: nn.Module) -> bool:
+    """PyTorch refuses it for weights of five dimensions (patches of several frames). In a pointwise
+    convolution with a stride on pixels (FastViT's stem) oneDNN then writes beyond its memory."""
+    if any(parameter.ndim == 5 for parameter in backbone.parameters()):
+        return False
+    return not any(
+        isinstance(m, nn.Conv2d) and m.in_channels == 3 and m.kernel_size == (1, 1) != m.stride
+        for m in backbone.modules()
+    )
 
 
 class TimmImageEncoder(ImageEncoder):

@@ -1,11 +1,11 @@
-"""A backbone cut in two: the frozen *prefix*, which gives an item the same states in every step, and
-the *tail* from its first trained unit on.
+"""A backbone cut in two: the frozen *prefix*, which gives an item the same states in every step,
+and the *tail* from its first trained unit on.
 
-Both halves are the library's own forward. To run the prefix, the forward is left as soon as the last
-module of it has answered. To run the tail, the modules of the prefix answer without computing: the
-last one with the item's stored states, those before it with memory that is never filled. What the
-forward does between the modules (masks, positions) stays as it is. Whether this gives the item vectors
-of the uncut backbone is tried before it is relied on.
+Both halves are the library's own forward. To run the prefix, the forward is left as soon as the
+last module of it has answered. To run the tail, the modules of the prefix answer without computing:
+the last one with the item's stored states, those before it with memory that is never filled. What
+the forward does between the modules (masks, positions) stays as it is. Whether this gives the item
+vectors of the uncut backbone is tried before it is relied on.
 """
 
 from __future__ import annotations
@@ -212,8 +212,7 @@ class Prefix:
         if len(self._shape) == 2:
             return states
         if self._channels_first:
-            channels, *places = self._shape
-            return states.unflatten(1, places).permute(0, 3, 1, 2)
+            return states.unflatten(1, self._shape[1:]).permute(0, 3, 1, 2)
         return states.unflatten(1, self._shape[:-1])
 
     @torch.no_grad()

@@ -1,9 +1,9 @@
 """What frozen parts of an item encoder give for every item, kept on disk in the content's place.
 
-A backbone that does not train gives an item the same vector in every step, and one of which the last
-blocks train gives the same states before them. Both are computed once per item, stored in the
+A backbone that does not train gives an item the same vector in every step, and one of which the
+last blocks train gives the same states before them. Both are computed once per item, stored in the
 dataset's folder (:mod:`recbole_morec.data.content.state_store`) and read by the batches and the
-catalogue instead of images and texts. Frozen features and partly trained encoders take this one path.
+catalogue instead of images and texts: frozen and partly trained encoders take one path.
 """
 
 from __future__ import annotations

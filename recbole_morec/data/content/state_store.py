@@ -140,19 +140,12 @@ def stored_states(
     folder.mkdir(parents=True, exist_ok=True)
     mine = range(parallel.rank(), _block_count(item_num), parallel.world_size())
     lacking = [number for number in mine if not _is_sound(folder, number, content, item_num)]
-    if lacking:
-        # A tile tells what all will take, after a first item that pays for what starts up.
-        tile = _items(lacking[0], item_num)[:_TILE]
-        _encode_block(tile[:1], content, encode, device, dtype)
-        started = time.perf_counter()
-        size = _encode_block(tile, content, encode, device, dtype)[0].nbytes / len(tile)
-        seconds = (time.perf_counter() - started) / len(tile)
-        _announce(folder, sum(len(_items(n, item_num)) for n in lacking), size, seconds)
+    announce = _Announcement(folder, sum(len(_items(n, item_num)) for n in lacking))
     for number in tqdm(
         lacking, "states", unit="block", disable=None if progress else True, leave=False
     ):
         items = _items(number, item_num)
-        values, lengths = _encode_block(items, content, encode, device, dtype)
+        values, lengths = _encode_block(items, content, encode, device, dtype, announce)
         _write(folder, number, values, lengths, content.identity(items), _DTYPES[dtype])
     while not all(_description_file(folder, n).exists() for n in range(_block_count(item_num))):
         time.sleep(_POLL_SECONDS)  # other processes are at theirs; nothing collective waits
@@ -175,6 +168,7 @@ def _encode_block(
     encode: Encode,
     device: torch.device,
     dtype: torch.dtype,
+    announce: _Announcement,
 ) -> tuple[np.ndarray, list[int]]:
     """Values ``[sum of lengths, D]`` of a block and the length of each of its rows."""
     rows: list[Tensor] = []
@@ -186,25 +180,48 @@ def _encode_block(
             mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         rows.append(states[mask].to(dtype).cpu())
         lengths += mask.sum(1).tolist()
+        announce.first(len(states), rows[-1].nbytes)
     values = torch.cat(rows)
     if dtype == torch.bfloat16:
         values = values.view(torch.int16)
     return values.numpy().view(_numpy(_DTYPES[dtype])), lengths
 
 
-def _announce(folder: Path, items: int, item_bytes: float, item_seconds: float) -> None:
-    total = items * item_bytes
-    free = shutil.disk_usage(folder).free
-    if total > free:
-        raise DataError(
-            f"{folder}: the encoder's states of all items take {total / 2**30:.1f} GiB, and "
-            f"{free / 2**30:.1f} GiB are free on this disk. Free some, put the dataset on another "
-            "disk, or choose a smaller encoder."
-        )
-    _log.info(
-        "states of %d items: %.2f GiB, about %.0f s to compute, once; into %s",
-        items, total / 2**30, items * item_seconds, folder,
-    )  # fmt: skip
+class _Announcement:
+    """Says once, after the first tile, what the store will take.
+
+    Args:
+        folder: of the store.
+        items: number of items that are to be encoded.
+    """
+
+    def __init__(self, folder: Path, items: int):
+        self._folder = folder
+        self._items = items
+        self._started = time.perf_counter()
+        self._said = False
+
+    def first(self, encoded: int, size: int) -> None:
+        """Take the number of items of a tile and their bytes.
+
+        Raises:
+            DataError: the disk has no room for the rest.
+        """
+        if self._said:
+            return
+        self._said = True
+        total, free = self._items * size / encoded, shutil.disk_usage(self._folder).free
+        if total > free:
+            raise DataError(
+                f"{self._folder}: the encoder's states of all items take {total / 2**30:.1f} GiB, "
+                f"and {free / 2**30:.1f} GiB are free on this disk. Free some, put the dataset on "
+                "another disk, or choose a smaller encoder."
+            )
+        seconds = (time.perf_counter() - self._started) * self._items / encoded
+        _log.info(
+            "states of %d items: %.2f GiB, computed once in about %.0f s, into %s",
+            self._items, total / 2**30, seconds, self._folder,
+        )  # fmt: skip
 
 
 def _write(
