@@ -59,7 +59,6 @@ class ImageEncoder(BackboneEncoder):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def pixels(self, content: Content) -> Tensor:
-<<<<<<< HEAD
         """Return normalised images ``[n, 3, H, W]`` in the dtype of mean and std.
 
         Beside stored states nothing looks at them: zeros that take no memory.
@@ -67,11 +66,7 @@ class ImageEncoder(BackboneEncoder):
         if self.states_key in content:
             n = len(content[self.states_key])
             return self.mean.new_zeros(1).expand(n, 3, self.size, self.size)
-        images = content["image"].contiguous(memory_format=torch.channels_last)
-=======
-        """Return normalised images ``[n, 3, H, W]`` in the dtype of mean and std."""
         images = content["image"].contiguous(memory_format=self._memory_format)
->>>>>>> main
         if images.is_floating_point():
             return images
         return (images.to(self.mean.dtype) / 255.0 - self.mean) / self.std
