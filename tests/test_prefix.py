@@ -144,10 +144,9 @@ def test_dropout_in_the_frozen_part_is_refused(folder):
 
 def test_a_tail_that_reads_more_than_the_states_is_refused(folder):
     encoder = with_last_block(("timm", "vision_transformer", "image"), folder)
-    first, last = (encoder.backbone.blocks[i] for i in (0, -1))
-    seen = {}
-    first.register_forward_hook(lambda m, a, out: seen.update(first=out))
-    last.register_forward_hook(lambda m, a, out: out + seen["first"].mean())
+    backbone, seen = encoder.backbone, {}
+    backbone.patch_embed.register_forward_hook(lambda m, a, out: seen.update(patches=out + 1))
+    backbone.blocks[-1].register_forward_hook(lambda m, a, out: out + seen["patches"].mean())
     with pytest.raises(NoPrefix):
         Prefix(encoder).check()
 
