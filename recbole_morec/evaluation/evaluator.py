@@ -117,8 +117,8 @@ class Evaluator:
                 f"No user has a {phase} target under protocol={self._dataset.protocol.name}: "
                 "all histories are too short."
             )
-        scorer.prepare()
-        with torch.autocast(self._device.type, enabled=False):  # ranks are those of fp32 scores
+        with torch.autocast(self._device.type, enabled=False):  # whatever the caller has on
+            scorer.prepare()
             found = self._tiles(scorer, phase, users, targets, progress)
         return self._report(phase, found)
 

@@ -122,9 +122,8 @@ class MultimodalRecommender(SequentialRecommender):
         """The modules whose weights decide :meth:`encode_items`: all, where a class has its own."""
         if type(self).encode_items is not MultimodalRecommender.encode_items:
             return [self]
-        return (
-            [self.item_encoder] if self.item_tower is None else [self.item_encoder, self.item_tower]
-        )
+        modules = [self.item_encoder, self.item_tower]
+        return [module for module in modules if module is not None]
 
     def encode_reserved(self, kind: Reserved) -> Tensor:
         """The vector ``[1, d]`` of padding or of a mask, encoded like an item's."""
