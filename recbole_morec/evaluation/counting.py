@@ -86,7 +86,8 @@ class RankCounter:
             name: _Tally(self, targets, score, barred) for name, score in scores.of(targets).items()
         }
         may_move = not isinstance(scores, WholeScores)
-        buffer = torch.empty(len(targets), scores.width, device=targets.device)
+        shape = (len(targets), scores.width)
+        buffer = torch.empty(shape, dtype=torch.float32, device=targets.device)
         for first in range(0, scores.item_num, scores.width):
             last = min(first + scores.width, scores.item_num)
             chunk = _Chunk(self, first, last, targets, barred, buffer[:, : last - first])
