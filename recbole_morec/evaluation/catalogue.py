@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -85,6 +88,45 @@ def encode_catalogue(
     catalogue = torch.zeros(item_num, *shape, device=device)
     catalogue[torch.from_numpy(order).to(device)] = everyone
     return catalogue
+
+
+class CatalogueCache:
+    """The catalogue matrix that was encoded last, and the digest of the weights it came from.
+
+    It belongs to one model and one reader of content; validating and testing the same weights
+    encodes once.
+    """
+
+    def __init__(self) -> None:
+        self._digest = ""
+        self._catalogue: Tensor | None = None
+
+    def get(self, modules: Iterable[nn.Module], encode: Callable[[], Tensor]) -> Tensor:
+        """The matrix that these weights give, encoded anew if any of them has changed.
+
+        Args:
+            modules: all that ``encode`` reads.
+            encode: takes part in collectives, so that all processes call it or none.
+        """
+        digest = weights_digest(modules)
+        if not all(parallel.gather_objects(digest == self._digest)):
+            self._digest, self._catalogue = "", None
+            self._catalogue = encode()
+            self._digest = digest
+        return self._catalogue
+
+
+def weights_digest(modules: Iterable[nn.Module]) -> str:
+    """SHA-256 of all parameters and buffers, and of what is in training mode."""
+    digest = hashlib.sha256()
+    for module in modules:
+        modes = [each.training for each in module.modules()]
+        digest.update(bytes(modes))
+        for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device}".encode())
+            plain = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(plain.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _shape(encoded: list[Tensor]) -> tuple[int, ...]:

@@ -18,9 +18,10 @@ from recbole_morec import parallel
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.histories import gather_left_padded
 from recbole_morec.errors import ConfigError, DataError, MoRecError
+from recbole_morec.evaluation.counting import NotFinite, RankCounter
 from recbole_morec.evaluation.ranking import Ranks, rank_targets, top_items
 from recbole_morec.evaluation.sampled import sample_candidates
-from recbole_morec.evaluation.scorers import Scorer, score_tiles
+from recbole_morec.evaluation.scorers import Scorer, TileScores, score_tile
 from recbole_morec.randomness import token_order
 
 TILE_USERS = 128
@@ -86,6 +87,7 @@ class Evaluator:
         self._order = torch.from_numpy(token_order(dataset.item_tokens, 0)).to(device)
         self._candidates = torch.from_numpy(dataset.candidates).to(device)
         self._warm = torch.from_numpy(~dataset.cold).to(device)
+        self._counter = RankCounter(self._candidates, self._warm, self._order)
         largest, mode = max(config["topk"]), dataset.protocol.eval_mode
         candidates = int(dataset.candidates.sum())
         if mode != "full":
@@ -115,7 +117,15 @@ class Evaluator:
                 f"No user has a {phase} target under protocol={self._dataset.protocol.name}: "
                 "all histories are too short."
             )
-        scorer.prepare()
+        with torch.autocast(self._device.type, enabled=False):  # whatever the caller has on
+            scorer.prepare()
+            found = self._tiles(scorer, phase, users, targets, progress)
+        return self._report(phase, found)
+
+    def _tiles(
+        self, scorer: Scorer, phase: str, users: np.ndarray, targets: np.ndarray, progress: bool
+    ) -> list[tuple[np.ndarray, dict[str, _Ranked]]]:
+        """Ranks of this process's share of the users, with their places."""
         tiles = -(-len(users) // TILE_USERS)
         mine = list(range(parallel.rank(), tiles, parallel.world_size()))
         found: list[tuple[np.ndarray, dict[str, _Ranked]]] = []
@@ -131,7 +141,7 @@ class Evaluator:
             found.append((rows, self._tile(scorer, phase, users[rows], targets[rows])))
             bar.update()
         bar.close()
-        return self._report(phase, found)
+        return found
 
     def _tile(
         self, scorer: Scorer, phase: str, users: np.ndarray, targets: np.ndarray
@@ -140,36 +150,55 @@ class Evaluator:
         items = dataset.histories.items
         length = dataset.protocol.max_length
         histories = gather_left_padded(items, dataset.splits.start[users], targets, length)
-        scores = score_tiles(
+        scores = score_tile(
             scorer,
             torch.from_numpy(users).to(device),
             torch.from_numpy(histories).to(device),
             TILE_USERS,
         )
         target_items = torch.from_numpy(items[targets].astype(np.int64)).to(device)
-        if dataset.protocol.eval_mode == "full":
-            allowed = self._candidates.expand(len(users), -1).clone()
-            row, seen = self._seen(users, targets)
-            allowed[row, seen] = False
-        else:
+        try:
+            if dataset.protocol.eval_mode == "full":
+                return self._rank(scores, users, targets, target_items)
             allowed = sample_candidates(dataset, phase, users, self._config["seed"]).to(device)
-        return {
-            branch: self._rank(users, each, target_items, allowed)
-            for branch, each in scores.items()
-        }
-
-    def _rank(self, users: np.ndarray, scores: Tensor, targets: Tensor, allowed: Tensor) -> _Ranked:
-        if not torch.isfinite(scores.masked_fill(~allowed, 0.0)).all():
-            bad = int((~torch.isfinite(scores) & allowed).any(1).nonzero()[0])
+            return self._rank_among(scores, target_items, allowed)
+        except NotFinite as error:
             raise MoRecError(
-                f"The model gives user {self._dataset.user_tokens[users[bad]]!r} a score that is "
-                "not finite: training has diverged (lower learning_rate, set clip_grad_norm) or "
+                f"The model gives user {dataset.user_tokens[users[error.args[0]]]!r} a score that "
+                "is not finite: training has diverged (lower learning_rate, set clip_grad_norm) or "
                 "the model divides by zero."
-            )
-        best = None
+            ) from None
+
+    def _rank(
+        self, scores: TileScores, users: np.ndarray, targets: np.ndarray, target_items: Tensor
+    ) -> dict[str, _Ranked]:
+        """Among all items but those that the protocol bars."""
+        counter = self._counter
+        barred = counter.barred(*self._seen(users, targets), len(users))
+        best: dict[str, Tensor] = {}
         if "rec.items" in self._needs:
-            best = top_items(scores, allowed, self._order, max(self._config["topk"]))
-        return _Ranked(rank_targets(scores, targets, allowed, self._warm, self._order), best)
+            scores = scores.whole()
+            allowed, most = counter.allowed(barred, len(users)), max(self._config["topk"])
+            for branch, each in scores.scores.items():
+                best[branch] = top_items(each, allowed, self._order, most)
+        ranks = counter.count(scores, target_items, barred)
+        return {branch: _Ranked(each, best.get(branch)) for branch, each in ranks.items()}
+
+    def _rank_among(
+        self, scores: TileScores, targets: Tensor, allowed: Tensor
+    ) -> dict[str, _Ranked]:
+        """Among the items that are allowed ``[T, N]``."""
+        found = {}
+        for branch, each in scores.whole().scores.items():
+            bad = ~torch.isfinite(each) & allowed
+            if bad.any():
+                raise NotFinite(int(bad.any(1).nonzero()[0]))
+            best = None
+            if "rec.items" in self._needs:
+                best = top_items(each, allowed, self._order, max(self._config["topk"]))
+            ranks = rank_targets(each, targets, allowed, self._warm, self._order)
+            found[branch] = _Ranked(ranks, best)
+        return found
 
     def _seen(self, users: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor]:
         """(row, item) pairs that the protocol bars from the ranking."""

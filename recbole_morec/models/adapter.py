@@ -16,7 +16,7 @@ from recbole_morec.data.loader import BatchBuilder
 from recbole_morec.data.negatives import NegativeSampler
 from recbole_morec.data.targets import Targets
 from recbole_morec.data.windows import Prefixes, Rows, Windows
-from recbole_morec.evaluation.catalogue import encode_catalogue
+from recbole_morec.evaluation.catalogue import CatalogueCache, encode_catalogue
 from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
 from recbole_morec.item_encoders import ItemEncoder
 from recbole_morec.item_encoders.stored import StoredParts
@@ -103,6 +103,7 @@ class MultimodalAdapter(ModelAdapter):
         encoder = self.item_encoder = self.model.item_encoder
         self.content: ContentReader = open_content(dataset, encoder.needs, config)
         self._stored = StoredParts(encoder, self.content, dataset, config)
+        self._encoded = CatalogueCache()
         self._whole: WholeCatalogue | None = None
         if self.model.encodes == "catalogue":
             self._whole = WholeCatalogue(encoder, self.content, dataset, config)
@@ -149,13 +150,16 @@ class MultimodalAdapter(ModelAdapter):
         self.prepare()
 
         def encode(model: MultimodalRecommender) -> Tensor:
-            return encode_catalogue(
-                model,
-                self.content,
-                self.dataset.item_num,
-                device=device,
-                workers=self.config["worker"],
-                progress=self.config["show_progress"],
+            return self._encoded.get(
+                model.encoding_modules(),
+                lambda: encode_catalogue(
+                    model,
+                    self.content,
+                    self.dataset.item_num,
+                    device=device,
+                    workers=self.config["worker"],
+                    progress=self.config["show_progress"],
+                ),
             )
 
         return CatalogueScorer(self.model, encode)

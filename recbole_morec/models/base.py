@@ -118,6 +118,13 @@ class MultimodalRecommender(SequentialRecommender):
         vectors = self.item_encoder(content)
         return vectors if self.item_tower is None else self.item_tower(vectors)
 
+    def encoding_modules(self) -> list[nn.Module]:
+        """The modules whose weights decide :meth:`encode_items`: all, where a class has its own."""
+        if type(self).encode_items is not MultimodalRecommender.encode_items:
+            return [self]
+        modules = [self.item_encoder, self.item_tower]
+        return [module for module in modules if module is not None]
+
     def encode_reserved(self, kind: Reserved) -> Tensor:
         """The vector ``[1, d]`` of padding or of a mask, encoded like an item's."""
         # A model without parameters has its features.

@@ -17,7 +17,7 @@ from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.stock_batches import StockBatches
 from recbole_morec.data.stock_content_batches import StockContentBatches
 from recbole_morec.errors import ConfigError
-from recbole_morec.evaluation.catalogue import encode_catalogue
+from recbole_morec.evaluation.catalogue import CatalogueCache, encode_catalogue
 from recbole_morec.item_encoders import ItemEncoder, build_item_encoder
 from recbole_morec.models.content_embedding import ContentEmbedding, ItemVectors
 from recbole_morec.models.stock_tables import (
@@ -75,6 +75,7 @@ class StockContent:
         self._item_num = dataset.item_num
         self._fields = fields_read(name, config)
         self._vectors = ItemVectors()
+        self._encoded = CatalogueCache()
         reason = whole_table(name, config)
         for table in tables:
             stand_in = ContentEmbedding(
@@ -122,13 +123,16 @@ class StockContent:
 
     def encode_catalogue(self, device: torch.device) -> None:
         """From now on, until the next step, the model reads all items as they are encoded now."""
-        catalogue: Tensor = encode_catalogue(
-            SimpleNamespace(encode_items=self.encoder),
-            self.reader,
-            self._item_num,
-            device=device,
-            workers=self._config["worker"],
-            progress=self._config["show_progress"],
+        catalogue: Tensor = self._encoded.get(
+            [self.encoder],
+            lambda: encode_catalogue(
+                SimpleNamespace(encode_items=self.encoder),
+                self.reader,
+                self._item_num,
+                device=device,
+                workers=self._config["worker"],
+                progress=self._config["show_progress"],
+            ),
         )
         self._vectors.show(catalogue)
 

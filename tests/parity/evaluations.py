@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_morec.config import MoRecConfig
 from recbole_morec.data.dataset import MultimodalDataset
-from recbole_morec.evaluation import evaluator as module
+from recbole_morec.evaluation.counting import RankCounter
 from recbole_morec.evaluation.evaluator import Evaluator, Report
 from recbole_morec.evaluation.scorers import Scorer
 
@@ -22,14 +22,14 @@ from recbole_morec.evaluation.scorers import Scorer
 def ranked_candidates(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Collect the targets ``[T]`` of every tile and the candidates ``[T, N]`` that it ranks."""
     seen: list[tuple[Tensor, Tensor]] = []
-    real = module.rank_targets
+    real = RankCounter.count
 
-    def rank_targets(scores, targets, allowed, warm, order):
-        seen.append((targets, allowed))
-        return real(scores, targets, allowed, warm, order)
+    def count(self, scores, targets, barred):
+        seen.append((targets, self.allowed(barred, len(targets))))
+        return real(self, scores, targets, barred)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "rank_targets", rank_targets)
+        patch.setattr(RankCounter, "count", count)
         yield seen
 
 
