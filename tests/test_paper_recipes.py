@@ -28,7 +28,7 @@ TINY = {
 }  # fmt: skip
 SMALLER = {
     "embedding_size": 8, "inner_size": 16, "n_heads": 2, "hidden_multiplier": 1,
-    "MAX_ITEM_LIST_LENGTH": 5,
+    "MAX_ITEM_LIST_LENGTH": 5, "id_embedding_size": 128,
 }  # fmt: skip
 # With the transfers below every model with every user encoder and objective of it.
 RUN = [
@@ -39,6 +39,7 @@ RUN = [
     "pixelrec-fsasrec-semantic", "ninerec-bert4rec-image-source", "ninerec-nextitnet-image-target",
     "ninerec-gru4rec-text-source", "morec-mind-dssm-bert-base", "morec-hm-sasrec-resnet50",
     "morec-mind-sasrec-roberta-base-in-batch", "morec-mind-sasrec-id-bert-base-ts-dnn",
+    "odmt_stream", "odmt_office",
 ]  # fmt: skip
 TRANSFERRED = ["sasrec-text", "bert4rec-text"]
 
