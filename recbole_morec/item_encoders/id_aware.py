@@ -156,8 +156,9 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
     saved = config["item_encoder_architecture"] or {}
     built = {}
     for name in names:
-        # Tokens are read, so that what only a pooling head has does not train.
+        # Tokens are read, so that what only a pooling head has does not train, nor a projection.
         single = {**_plain(config), "item_encoder": name, "pooling": "mean"}
+        single["projection_layers"] = "none"
         single["item_encoder_architecture"] = saved
         encoder = build_item_encoder(single, dataset, load_weights or stored)
         built[_modality(encoder)] = encoder
