@@ -29,7 +29,30 @@ POSTER = {"item_encoder": "tf_efficientnet_lite0"}
 TITLE = {"item_encoder": "all-MiniLM-L6-v2", "max_text_length": 40, "text_fields": ["title"]}
 COSINE = {"mixed_precision": "bf16", "scheduler": "cosine", "epochs": 10}
 
-# Row -> model, settings. `stored: {...}` stands for the pooled vectors of that encoder.
+# ODMT and what it is compared with: one recipe, the newest window of each user, the same SASRec.
+# float32, since bf16 is emulated on a CPU without instructions for it (7 times slower a step).
+ODMT_RECIPE = {"embedding_size": 128, "window": "last", "scheduler": "cosine", "epochs": 10}
+SMALL_POSTER = {**POSTER, "image_size": 160}
+ODMT = {
+    **ODMT_RECIPE,
+    "item_encoder": ["tf_efficientnet_lite0", "all-MiniLM-L6-v2"],
+    "image_size": 160,
+    "max_text_length": 40,
+    "text_fields": ["title"],
+    "distillation_alpha": 10,  # at full weight in the last epoch
+}
+APART = {**ODMT, "item_transformer": False}
+# One projection of both vectors side by side is the sum of a projection of each.
+EARLY = {
+    **ODMT_RECIPE,
+    "item_encoder": ["id", "features"],
+    "stored": [TITLE, SMALL_POSTER],
+    "activation": {"features": "none", "fusion": "leaky_relu"},
+    "fusion_projection": True,
+}
+
+# Row -> model, settings. `stored: {...}` stands for the pooled vectors of that encoder, a list for
+# those of several, one after another.
 ROWS = {
     "Pop": ("Pop", {}),
     "BPR": ("BPR", {}),
@@ -100,11 +123,32 @@ ROWS = {
         "PixelNet",
         {**OURS, **COSINE, "epochs": 20, "stored": {**POSTER, "image_size": 160}},
     ),
+    "ODMT": ("ODMT", ODMT),
+    "ODMT, no distillation": ("ODMT", {**ODMT, "distillation_alpha": 0}),
+    "ODMT, no item transformer": ("ODMT", APART),
+    "ODMT, late fusion": ("ODMT", {**APART, "distillation_alpha": 0}),
+    "ODMT, titles alone": ("ODMT", {**APART, "branches": ["text"]}),
+    "ODMT, posters alone": ("ODMT", {**APART, "branches": ["image"]}),
+    "ODMT, IDs alone": ("ODMT", {**APART, "branches": ["id"]}),
+    "ODMT, early fusion by sum": (
+        "MoRec",
+        {**EARLY, "fusion": "sum", "projection_layers": {"fusion": [128]}},
+    ),
+    "ODMT, early fusion by concat": (
+        "MoRec",
+        {**EARLY, "fusion": "concat", "projection_layers": {"features": "none", "fusion": [128]}},
+    ),
+    "ODMT, MoRec on titles": ("MoRec", {**ODMT_RECIPE, "stored": TITLE}),
+    "ODMT, MoRec on posters": ("MoRec", {**ODMT_RECIPE, "stored": SMALL_POSTER}),
+    "ODMT, SASRec on IDs": ("MoRec", {**ODMT_RECIPE, "item_encoder": "id"}),
 }
 
 
-def stored_vectors(model: str, dataset: str, settings: dict, common: dict) -> str:
+def stored_vectors(model: str, dataset: str, settings: dict | list, common: dict) -> str:
     """File name of the encoder's pooled vectors in the dataset's folder; written if not there."""
+    if isinstance(settings, list):
+        names = [stored_vectors(model, dataset, each, common) for each in settings]
+        return joined_vectors(model, dataset, names, common)
     if "random" in settings:
         return random_vectors(model, dataset, settings["random"], common)
     config = MoRecConfig(model, dataset, overrides={**common, **settings, "train_layers": "none"})
@@ -121,6 +165,17 @@ def stored_vectors(model: str, dataset: str, settings: dict, common: dict) -> st
                 for part in np.array_split(items, -(-len(items) // 64))
             ]
         save(file, torch.cat(vectors).numpy(), data)
+    return file.name
+
+
+def joined_vectors(model: str, dataset: str, names: list[str], common: dict) -> str:
+    """File name of the vectors of several files one after another; written if not there."""
+    config = MoRecConfig(model, dataset, overrides={**common, "item_encoder": "id"})
+    data = MultimodalDataset(config)
+    file = data.folder / ("+".join(Path(name).stem for name in names) + ".npy")
+    if not file.exists():
+        vectors = [np.load(data.folder / name) for name in names]  # of all items, in one order
+        save(file, np.concatenate(vectors, axis=1), data)
     return file.name
 
 
@@ -168,8 +223,10 @@ def main() -> None:
         model, row = ROWS[name]
         settings = {**COMMON, **row}
         if "stored" in settings:
-            file = stored_vectors(model, options.dataset, settings.pop("stored"), common)
-            settings |= {"item_encoder": "features", "features": file}
+            settings["features"] = stored_vectors(
+                model, options.dataset, settings.pop("stored"), common
+            )
+            settings.setdefault("item_encoder", "features")
         results = [
             finished(model, options.dataset, {**settings, **common, "seed": seed})
             for seed in options.seeds

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from recbole_morec.cli import _settings as read_flags
 from recbole_morec.config import MoRecConfig
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.loader import TrainLoader
 from recbole_morec.errors import ConfigError
 from recbole_morec.models.adapter import build_adapter
 from recbole_morec.run import evaluate, run
+
+PAGE = (Path(__file__).parent.parent / "docs" / "odmt.md").read_text(encoding="utf-8")
+ONE_LINERS = re.findall(r"^\| .+ \| `(--model=.+)` \|$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^python run_recbole_morec.py (.+)$", PAGE, re.MULTILINE)
 
 
 @pytest.fixture
@@ -130,3 +138,67 @@ def test_what_teaching_weighs(quick):
     half = {"epoch": 0, "step": 4, "steps": 10}
     assert stepwise.model._epoch(half) == 0.5
     assert adapter.model._epoch(half) == 1
+
+
+@pytest.mark.parametrize("command", [*ONE_LINERS, COMMANDS[0]])
+def test_commands_of_the_page_run(settings, command):
+    given = read_flags(shlex.split(command))
+    overrides = {**settings, "epochs": 1, "max_text_length": 8}
+    del overrides["item_encoder"]
+    overrides |= {key: value for key, value in given.items() if key not in ("model", "dataset")}
+    results = run(given["model"], "colours", overrides=overrides)
+    assert results["training"]["epochs"] == 1
+    assert 0 <= results["test"]["all"]["recall@5"] <= 1
+
+
+def test_the_page_names_every_ablation_and_baseline():
+    assert len(ONE_LINERS) == 10
+
+
+def test_early_fusion_on_stored_vectors_runs(settings, world):
+    (command,) = [each for each in COMMANDS if "[id,features]" in each]
+    given = read_flags(shlex.split(command))
+    tokens = MultimodalDataset(MoRecConfig("ODMT", "colours", overrides=settings)).item_tokens[1:]
+    np.save(world / "both.npy", np.ones((len(tokens), 6), dtype=np.float32))
+    (world / "both.tokens.txt").write_text("\n".join(tokens) + "\n")
+    chosen = {key: given[key] for key in ("item_encoder", "fusion")}
+    overrides = {**settings, **chosen, "epochs": 1, "features": "both.npy"}
+    results = run(given["model"], "colours", overrides=overrides)
+    assert results["training"]["epochs"] == 1
+
+
+def test_the_command_that_loads_a_checkpoint_names_a_recipe():
+    (command,) = [each for each in COMMANDS if "--load" in each]
+    given = read_flags(shlex.split(command))
+    assert set(given) == {"config_files", "dataset", "load"}
+    (file,) = given["config_files"]
+    assert (Path(__file__).parent.parent / file).is_file()
+
+
+@pytest.mark.parametrize(
+    ("pooling", "averaged"),
+    [("default", ("text", "image")), ("first", ()), ({"text": "cls"}, ("image",))],
+)
+def test_what_a_branch_apart_reads(quick, pooling, averaged):
+    adapter, batch = adapter_of(quick, item_transformer=False, pooling=pooling)
+    encoder, content = adapter.model.item_encoder.eval(), batch["content"]
+    assert encoder.averaged == averaged
+    states, masks = encoder._states(content, encoder.embedding(content["items"]))
+    for b, branch in enumerate(("text", "image"), start=1):
+        real = masks[branch][..., None]
+        mean = (states[branch] * real).sum(1) / real.sum(1)
+        read = mean if branch in averaged else states[branch][:, 0]
+        expected = encoder.projection[branch](encoder.inputs[branch](read))
+        torch.testing.assert_close(encoder(content)[:, b], expected)
+
+
+def test_a_branch_apart_fetches_and_trains_what_it_reads_only(quick):
+    adapter, batch = adapter_of(quick, item_transformer=False, branches=["image"])
+    assert "text_states" not in batch["content"]
+    assert not adapter.model.item_encoder.embedding.weight.requires_grad
+    live, batch = adapter_of(
+        quick, item_transformer=False, branches=["image"], train_layers="last_1"
+    )
+    sum(live.loss(batch).values()).backward()
+    trained = [(name, p) for name, p in live.model.named_parameters() if p.requires_grad]
+    assert [name for name, p in trained if p.grad is None] == []

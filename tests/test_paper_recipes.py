@@ -28,7 +28,7 @@ TINY = {
 }  # fmt: skip
 SMALLER = {
     "embedding_size": 8, "inner_size": 16, "n_heads": 2, "hidden_multiplier": 1,
-    "MAX_ITEM_LIST_LENGTH": 5,
+    "MAX_ITEM_LIST_LENGTH": 5, "id_embedding_size": 64,
 }  # fmt: skip
 # With the transfers below every model with every user encoder and objective of it.
 RUN = [
@@ -39,6 +39,7 @@ RUN = [
     "pixelrec-fsasrec-semantic", "ninerec-bert4rec-image-source", "ninerec-nextitnet-image-target",
     "ninerec-gru4rec-text-source", "morec-mind-dssm-bert-base", "morec-hm-sasrec-resnet50",
     "morec-mind-sasrec-roberta-base-in-batch", "morec-mind-sasrec-id-bert-base-ts-dnn",
+    "odmt_stream", "odmt_office",
 ]  # fmt: skip
 TRANSFERRED = ["sasrec-text", "bert4rec-text"]
 
@@ -123,6 +124,8 @@ def tiny(name, world, tmp_path):
         find_card(each).stand_in or (each if is_registered(each) else "tiny_bert")
         for each in listed
     ]
+    if values["model"] == "ODMT":  # an ID that starts from tokens is as wide as those of both
+        stand_ins = ["tiny_clip_vit", "tiny_roberta"]
     layers = values.get("train_layers")
     if layers in (["stages.2", "stages.3"], "last_6"):  # of another model, or more than it has
         layers = {"last_6": "last_1"}.get(str(layers), "stages:[3,4]")

@@ -17,7 +17,9 @@ from recbole_morec.item_encoders.base import Content, ItemEncoder, Reserved
 from recbole_morec.item_encoders.build import build_item_encoder
 from recbole_morec.item_encoders.freezing import find_units
 from recbole_morec.item_encoders.id_aware_transformer import BRANCHES, IdAwareTransformer
+from recbole_morec.item_encoders.pooling import masked_mean
 from recbole_morec.item_encoders.prefix import NoPrefix, Prefix
+from recbole_morec.item_encoders.settings import read_settings
 from recbole_morec.item_encoders.stored import open_states
 
 CONTENT = ("text", "image")
@@ -33,14 +35,16 @@ class IdAwareEncoder(ItemEncoder):
         widths: sizes of an ID vector, a text token and an image token, by branch.
         branches: which of :data:`BRANCHES` are given, in this order.
         transformer: joins the tokens; ``None`` leaves the branches apart (an ablation): each is a
-            linear map of the ID, the first word token or the first image token.
+            linear map of the ID, of the words or of the picture.
+        averaged: without a transformer, the modalities of which the mean of the tokens is read; of
+            the others it is the first token.
         encoders: text and image encoders that run at every step; empty where their states are read
             from a store.
         tied: ``text`` or ``image``: its first token is the ID's row, without gradient (the
             published code shares that memory when the ID table starts from it).
 
     Attributes:
-        states: reader of stored states, where they are stored.
+        reads: the modalities that the branches depend on.
     """
 
     def __init__(
@@ -53,9 +57,12 @@ class IdAwareEncoder(ItemEncoder):
         transformer: IdAwareTransformer | None = None,
         encoders: Mapping[str, BackboneEncoder] | None = None,
         tied: str | None = None,
+        averaged: tuple[str, ...] = (),
     ):
         super().__init__(name, dim)
         self.branches = branches
+        self.reads = tuple(key for key in CONTENT if transformer is not None or key in branches)
+        self.averaged = averaged
         self.tied = tied
         self.encoders = nn.ModuleDict(encoders or {})
         self.needs = [need for encoder in self.encoders.values() for need in encoder.needs]
@@ -64,6 +71,7 @@ class IdAwareEncoder(ItemEncoder):
         self.transformer = transformer
         if transformer is None:
             self.inputs = nn.ModuleDict({key: nn.Linear(widths[key], dim) for key in branches})
+            self.embedding.requires_grad_("id" in branches)
         self.projection = nn.ModuleDict({key: _head(dim) for key in branches})
 
     def forward(self, content: Content) -> Tensor:
@@ -74,31 +82,34 @@ class IdAwareEncoder(ItemEncoder):
                 ``text_states_mask [n, T]`` and ``image_states [n, P, D]``.
         """
         ids = self.embedding(content["items"])  # [n, D_id]
-        states, mask = self._states(content, ids)
+        states, masks = self._states(content, ids)
         if self.transformer is None:
-            first = {"id": ids, "text": states["text"][:, 0], "image": states["image"][:, 0]}
-            read = [self.inputs[key](first[key]) for key in self.branches]
+            single = {"id": ids}
+            for key in self.reads:
+                mean = key in self.averaged
+                single[key] = masked_mean(states[key], masks[key]) if mean else states[key][:, 0]
+            read = [self.inputs[key](single[key]) for key in self.branches]
         else:
-            read = self.transformer(ids, states["text"], mask, states["image"]).unbind(1)
+            read = self.transformer(ids, states["text"], masks["text"], states["image"]).unbind(1)
         heads = zip(self.projection.values(), read, strict=True)
         return torch.stack([head(vector) for head, vector in heads], 1)
 
-    def _states(self, content: Content, ids: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Tokens ``[n, T, D]`` of both kinds and the mask of real text tokens."""
+    def _states(self, content: Content, ids: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Tokens ``[n, T, D]`` by modality and the masks ``[n, T]`` of real ones."""
         states, masks = {}, {}
-        for key in CONTENT:
+        for key in self.reads:
             if key in self.encoders:
                 states[key], masks[key] = self.encoders[key].tokens(content)
             else:
                 states[key] = content[f"{key}_states"].to(ids.dtype)
                 masks[key] = content[f"{key}_states_mask"]
-        if self.tied:
+        if self.tied in states:
             rest = states[self.tied][:, 1:]
             states[self.tied] = torch.cat([ids.detach()[:, None], rest], 1)
-        mask = masks["text"]
-        if mask is None:
-            mask = torch.ones(states["text"].shape[:2], dtype=torch.bool, device=ids.device)
-        return states, mask
+        for key in self.reads:
+            if masks[key] is None:
+                masks[key] = torch.ones(states[key].shape[:2], dtype=torch.bool, device=ids.device)
+        return states, masks
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the trainable parameters of the encoders that run at every step."""
@@ -145,8 +156,9 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
     saved = config["item_encoder_architecture"] or {}
     built = {}
     for name in names:
-        # Tokens are read, so that what only a pooling head has does not train.
+        # Tokens are read, so that what only a pooling head has does not train, nor a projection.
         single = {**_plain(config), "item_encoder": name, "pooling": "mean"}
+        single["projection_layers"] = "none"
         single["item_encoder_architecture"] = saved
         encoder = build_item_encoder(single, dataset, load_weights or stored)
         built[_modality(encoder)] = encoder
@@ -163,8 +175,10 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
     widths = {key: _width(encoder) for key, encoder in built.items()}
     widths["id"] = config["id_embedding_size"] or config["embedding_size"]
     branches = tuple(branch for branch in BRANCHES if branch in config["branches"])
-    transformer = None
-    if config["item_transformer"]:
+    transformer, averaged = None, ()
+    if not config["item_transformer"]:
+        averaged = tuple(key for key in CONTENT if _averages(config, built[key]))
+    else:
         transformer = IdAwareTransformer(
             config["embedding_size"],
             widths,
@@ -181,11 +195,12 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
         widths,
         branches,
         transformer,
-        {} if stored else built,
+        {} if stored else {key: built[key] for key in built if transformer or key in branches},
         config["id_init"] if config["tie_cls_feature"] else None,
+        averaged,
     )
     if stored:
-        readers = [StateReader(f"{key}_states", store) for key, store in stores.items()]
+        readers = [StateReader(f"{key}_states", stores[key]) for key in encoder.reads]
         encoder.needs = [ContentReader(readers)]
     if config["id_init"] != "random":
         _start_from_features(encoder, config["id_init"], stores, dataset.item_num)
@@ -200,6 +215,17 @@ def _modality(encoder: ItemEncoder) -> str:
     if not isinstance(encoder, BackboneEncoder) or encoder.card.modality not in CONTENT:
         raise ConfigError(f"item_encoder={encoder.name}: ODMT reads text and images only.")
     return encoder.card.modality
+
+
+def _averages(config: Any, encoder: BackboneEncoder) -> bool:
+    """Whether a branch apart reads the mean of the tokens, as ``pooling`` says: of an encoder with
+    a pooling head of its own, where there is no class token."""
+    pooling = read_settings(config, encoder.card.modality).pooling
+    if pooling == "default":
+        pooling = encoder.card.pooling or pooling
+    if pooling in ("default", "pooler"):
+        return not encoder.has_class_token
+    return pooling not in ("cls", "first")
 
 
 @torch.no_grad()

@@ -1,5 +1,5 @@
-"""ODMT (Bian et al., "Multimodal recommendation with an ID-aware Multi-modal Transformer and online
-distillation", arXiv 2308.04067, ACM MM 2023).
+"""ODMT (Ji et al., "Online Distillation-enhanced Multi-modal Transformer for Sequential
+Recommendation", arXiv 2308.04067, ACM MM 2023).
 
 Each item has three vectors, of its ID, its words and its picture
 (:class:`~recbole_morec.item_encoders.id_aware.IdAwareEncoder`); each has a user encoder of its own.

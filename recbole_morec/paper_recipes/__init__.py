@@ -4,7 +4,7 @@ One module per system holds its tables. Edit these, never the files, and write t
 ``python -m recbole_morec.paper_recipes --write properties/paper --page docs/paper.md``.
 """
 
-from recbole_morec.paper_recipes import morec, ninerec, pixelrec
+from recbole_morec.paper_recipes import morec, ninerec, odmt, pixelrec
 from recbole_morec.paper_recipes.recipe import Recipe, Why
 
 __all__ = ["Recipe", "Why", "all_recipes"]
@@ -12,4 +12,4 @@ __all__ = ["Recipe", "Why", "all_recipes"]
 
 def all_recipes() -> list[Recipe]:
     """Every published experiment, in the order of the papers' tables."""
-    return [*pixelrec.recipes(), *ninerec.recipes(), *morec.recipes()]
+    return [*pixelrec.recipes(), *ninerec.recipes(), *morec.recipes(), *odmt.recipes()]

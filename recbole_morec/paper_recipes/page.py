@@ -7,9 +7,9 @@ from recbole_morec.paper_recipes.recipe import Recipe
 _INTRO = """\
 # Recipes of the papers
 
-`properties/paper/` holds the published experiments of PixelRec, NineRec and IDvs.MoRec, one
-settings file per row of their tables, with the published number in a comment. A file opens with its
-command:
+`properties/paper/` holds the published experiments of PixelRec, NineRec, IDvs.MoRec and ODMT, one
+settings file per row of their tables, with the published number in a comment (ODMT's tables are not
+at hand: a file per data set, no figures). A file opens with its command:
 
 ```
 python run_recbole_morec.py \\
@@ -39,6 +39,7 @@ published weights and batches, losses, gradients and scores equal those of the a
 - **NineRec's targets** have the settings of the source, as its code restores them with the
   optimiser. `ninerec-*-target` gives IDRec or NoPT as it is and HasPT with `--load=<run of the
   source>`; `--dataset=bili_dance`, `ku`, ... are the other targets ([transfer](transfer.md)).
+- **ODMT's quirks are on**: `transform: paper`, and on Stream `tie_cls_feature` ([ODMT](odmt.md)).
 - **Two stages** of IDvs.MoRec are an encoder that does not train (`train_layers: none`), which
   gives the numbers of stored vectors. `--item_encoder=features --features=<file>` reads stored
   ones, faster.
@@ -62,6 +63,7 @@ What the published code does and no setting does here:
 - PixelRec's DSSM and FM on IDs drop all but the first row of every batch; NineRec's GRU4Rec on
   texts sorts positions as text; IDvs.MoRec's in-batch rows on IDs of HM and Bili stop early on the
   test part;
+- ODMT's code never evaluates the state after its last epoch; here it is evaluated;
 - ties in early stopping are no gain in NineRec and IDvs.MoRec; here they are one, as in PixelRec
   and RecBole;
 - images are squashed from full size to 224 pixels; `convert` stores them at 256 pixels as JPEG by
@@ -76,6 +78,7 @@ _TITLES = {
     "pixelrec": "PixelRec (SDM 2024)",
     "ninerec": "NineRec (TPAMI 2024)",
     "morec": "IDvs.MoRec (SIGIR 2023)",
+    "odmt": "ODMT (MM 2023)",
 }
 
 
@@ -84,7 +87,8 @@ def page(recipes: list[Recipe]) -> str:
     parts = [_INTRO]
     for system, title in _TITLES.items():
         parts += [f"## {title}\n", "| recipe | measured | published |", "| --- | --- | --- |"]
-        parts += [_row(recipe) for recipe in recipes if recipe.name.startswith(f"{system}-")]
+        names = (f"{system}-", f"{system}_")
+        parts += [_row(recipe) for recipe in recipes if recipe.name.startswith(names)]
         parts.append("")
     return "\n".join(parts)
 

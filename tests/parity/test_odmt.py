@@ -176,13 +176,21 @@ def test_item_vectors_states_and_logits_of_every_slot(golden, name):
     assert seq.numel() == len(row)
 
 
+def first_tokens(encoder: IdAwareEncoder, data: Golden) -> torch.Tensor:
+    """The first token ``[N, D]`` of every item, of the modality that the IDs start from."""
+    items = torch.arange(data.sizes["item_num"] + 1)
+    states, _ = encoder._states(content(data, items), encoder.embedding(items))
+    return states[{2: "image", 3: "text"}[data.sizes["init"]]][:, 0]
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_losses_of_optimiser_steps(golden, name, tied):
+def test_losses_and_features_of_optimiser_steps(golden, name, tied):
     data = golden(f"odmt/{name}")
     key = "out/losses_aliased" if tied else "out/losses_not_aliased"
     if key not in data:
         pytest.skip("no steps were published")
+    moved = data.tensor("out/aliased_feature_after_2_steps")
     told = data.facts["outputs"]["out/losses_aliased"]["meaning"]
     (rate,), (decay,) = (re.findall(rf"{word} ([\d.e-]+)", told) for word in ("lr", "decay"))
     (largest,) = re.findall(r"clipped to ([\d.]*\d)", told)
@@ -190,7 +198,10 @@ def test_losses_of_optimiser_steps(golden, name, tied):
     model.item_encoder.tied = {2: "image", 3: "text"}[data.sizes["init"]] if tied else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=float(rate), weight_decay=float(decay))
     batch = batch_of(data, data.sizes["epochs"][-1])
-    for expected in data.tensor(key):
+    for step, expected in enumerate(data.tensor(key)):
+        if step == 2:
+            first = first_tokens(model.item_encoder, data)
+            assert torch.allclose(first[1:], moved[1:], rtol=1e-6, atol=1e-6) == tied
         loss = sum(model.calculate_loss(batch).values())
         assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
         optimizer.zero_grad()
