@@ -56,6 +56,30 @@ def test_stored_states_are_no_part_of_a_checkpoint(quick):
     assert list(adapter.model.item_encoder.encoder_parameters()) == []
 
 
+@pytest.mark.parametrize(("layer", "block"), [(1, 1), (-1, 2), ({"text": 1}, 1)])
+def test_states_of_any_layer(quick, layer, block):
+    stored, batch = adapter_of(quick, states_layer=layer, states_dtype="fp32")
+    live, same = adapter_of(quick, train_layers="last_1")  # the same weights, still there
+    text, content = live.model.eval().item_encoder.encoders["text"], same["content"]
+    with torch.no_grad():
+        layers = text.backbone(
+            input_ids=content["text_ids"],
+            attention_mask=content["text_mask"].long(),
+            output_hidden_states=True,
+        ).hidden_states
+    real = content["text_mask"]
+    assert torch.equal(batch["content"]["text_states_mask"], real)
+    torch.testing.assert_close(batch["content"]["text_states"][real], layers[block][real])
+    sum(stored.loss(batch).values()).backward()
+
+
+def test_layers_that_do_not_exist_are_refused(quick):
+    with pytest.raises(ConfigError, match="use 1 to 2"):
+        adapter_of(quick, states_layer={"text": 3})
+    with pytest.raises(ConfigError, match="train_layers=none"):
+        adapter_of(quick, states_layer=1, train_layers="last_1")
+
+
 def test_trained_encoders_learn(quick):
     adapter, batch = adapter_of(quick, train_layers="last_1")
     sum(adapter.loss(batch).values()).backward()
