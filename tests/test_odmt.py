@@ -7,7 +7,6 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -177,18 +176,6 @@ def test_commands_of_the_page_run(settings, command):
 
 def test_the_page_names_every_ablation_and_baseline():
     assert len(ONE_LINERS) == 10
-
-
-def test_early_fusion_on_stored_vectors_runs(settings, world):
-    (command,) = [each for each in COMMANDS if "[id,features]" in each]
-    given = read_flags(shlex.split(command))
-    tokens = MultimodalDataset(MoRecConfig("ODMT", "colours", overrides=settings)).item_tokens[1:]
-    np.save(world / "both.npy", np.ones((len(tokens), 6), dtype=np.float32))
-    (world / "both.tokens.txt").write_text("\n".join(tokens) + "\n")
-    chosen = {key: given[key] for key in ("item_encoder", "fusion")}
-    overrides = {**settings, **chosen, "epochs": 1, "features": "both.npy"}
-    results = run(given["model"], "colours", overrides=overrides)
-    assert results["training"]["epochs"] == 1
 
 
 def test_the_command_that_loads_a_checkpoint_names_a_recipe():

@@ -172,7 +172,8 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
     stores = {}
     if stored:
         stores = {key: _store(config, dataset, encoder) for key, encoder in built.items()}
-    widths = {key: _width(encoder) for key, encoder in built.items()}
+    widths = {key: store.width for key, store in stores.items()}
+    widths = widths or {key: _width(encoder) for key, encoder in built.items()}
     widths["id"] = config["id_embedding_size"] or config["embedding_size"]
     branches = tuple(branch for branch in BRANCHES if branch in config["branches"])
     transformer, averaged = None, ()

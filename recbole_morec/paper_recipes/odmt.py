@@ -37,7 +37,6 @@ COMMON: dict[str, Any] = {
     "gather_negatives": Why(False, "each GPU has its own; 2 processes for the published 128 users"),
     "window": "last",
     "target_slots": "all",
-    "states_layer": Why({"image": 12}, "CLIP before its last norm; of a BERT the same as its last"),
     "item_transformer_layers": 2,
     "item_transformer_heads": Why(2, "published as the number of layers"),
     "item_transformer_mask": "v1",
