@@ -343,7 +343,7 @@ class MoRecConfig(Config):
                     "for a mask; use mask_vector=learned."
                 )
         if self.reads_content:
-            problems += self._unknown_encoders(values)
+            problems += self._unknown_encoders(values) + _unknown_parts(values["load"])
         if self.reads_content and not self.multimodal:
             problems += self._stock_content(values)
         return problems
@@ -433,7 +433,7 @@ class MoRecConfig(Config):
     def _stock_content(self, values: Mapping[str, Any]) -> list[str]:
         """Problems of an item encoder in a model of RecBole's."""
         from recbole_morec.models.stock_tables import ENCODER_NAMES, whole_table
-        from recbole_morec.transfer.parts import ITEM_PARTS
+        from recbole_morec.transfer.parts import ITEM_PARTS, PARTS
 
         problems = []
         reason = whole_table(self.model, values)
@@ -449,7 +449,7 @@ class MoRecConfig(Config):
                 f"load: {self.model} calls a part of its own item_encoder, so that no item encoder "
                 "can be loaded into it from another run."
             )
-        elif isinstance(load, dict) and not set(load) <= set(ITEM_PARTS):
+        elif isinstance(load, dict) and set(load) & set(PARTS) - set(ITEM_PARTS):
             problems.append(
                 f"load: {self.model} is RecBole's and takes the parts {' and '.join(ITEM_PARTS)} "
                 "only."
@@ -586,6 +586,18 @@ def _wrong_subkeys(values: Mapping[str, Any]) -> list[str]:
             "{mode: uni100}."
         )
     return problems
+
+
+def _unknown_parts(load: Any) -> list[str]:
+    """Problems of the parts that ``load`` names."""
+    from recbole_morec.transfer.parts import PARTS
+
+    named = load if isinstance(load, dict) else {}
+    return [
+        f"load: there is no part {part!r}.{suggest(str(part), PARTS)} Parts: {', '.join(PARTS)}."
+        for part in named
+        if part not in PARTS
+    ]
 
 
 def _number(value: Any) -> Any:

@@ -101,7 +101,7 @@ class ItemEncoderSettings(_Settings):
     fusion_heads: Positive
     fusion_inner_size: Positive | None
     catalogue_per_step: NonNegative
-    load: str | dict[Literal["item_encoder", "projection", "user_encoder", "positions"], str] | None
+    load: str | dict[str, str] | None
     encoder_learning_rate: Rate
     encoder_weight_decay: Annotated[float, Field(ge=0)]
     projection_group: Literal["recommender", "encoder"]

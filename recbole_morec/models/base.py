@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
@@ -45,6 +45,8 @@ class MultimodalRecommender(SequentialRecommender):
         chooses: the settings that choose a part of it, of ``user_encoder`` and ``objective``.
         shortest_row: items that a training row needs; 1 where an item is predicted from the user.
         encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
+        transfer_parts: start of a tensor's name -> the part of ``load`` (docs/transfer.md) that it
+            belongs to, where that is not plain from the name; the rest goes with the user encoder.
         catalogue: item vectors ``[N, d]`` of an evaluation, see :meth:`set_catalogue`.
     """
 
@@ -56,6 +58,10 @@ class MultimodalRecommender(SequentialRecommender):
     trains: bool = True
     chooses: tuple[str, ...] = ("user_encoder", "objective")
     shortest_row: int = 2
+    transfer_parts: ClassVar[dict[str, str]] = {
+        "item_tower": "projection",
+        "objective.head": "item_table",
+    }
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)

@@ -16,7 +16,7 @@ encoder`` gives E and b a rate and decay of their own, as PixelRec does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,12 @@ class VBPR(MultimodalSequential):
     """
 
     chooses = ("objective",)
+    transfer_parts: ClassVar = {
+        **MultimodalSequential.transfer_parts,
+        "item_embedding": "item_table",
+        "visual": "projection",
+        "visual_bias": "projection",
+    }
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         if config["embedding_size"] % 2:
