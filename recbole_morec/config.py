@@ -66,6 +66,10 @@ _SUBKEYS = {
     "clip_grad_norm": {"max_norm"},
 }
 
+_IMAGE_TRANSFORMS = ("native", "paper")
+# RecBole's, without its stub `user_defined`.
+_ROW_TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq")
+
 _UNLISTED = {"eta", "beta"}  # read by RecBole's crop and reorder transforms, named in no yaml
 
 _ITEM_KEYS = frozenset(settings.ItemEncoderSettings.model_fields)
@@ -97,6 +101,7 @@ class MoRecConfig(Config):
     Attributes:
         multimodal: the model is one of ours.
         reads_content: it has an item encoder: one of ours, or of RecBole's with ``item_encoder``.
+        image_transform: how images are normalised in a model of RecBole's with an item encoder.
         warnings: sentences for the log, one per setting that is understood but not used.
 
     Raises:
@@ -112,6 +117,7 @@ class MoRecConfig(Config):
     ):
         self._problems: list[str] = []
         self.warnings: list[str] = []
+        self.image_transform = "native"
         overrides = dict(overrides or {})
         files = _read_files(config_files, self._problems)
         model = model or overrides.pop("model", None) or files.get("model")
@@ -162,6 +168,7 @@ class MoRecConfig(Config):
         for path in chain:
             known |= self._add(path)
         if self.reads_content and not self.multimodal:
+            self._split_transform()
             known |= self._add(PROPERTIES / "multimodal.yaml", _ITEM_KEYS)
             known |= self._add(PROPERTIES / "stock_content.yaml")
         data_root = self._user.get("data_path") or self.internal_config_dict["data_path"]
@@ -232,6 +239,13 @@ class MoRecConfig(Config):
         self._user.pop("item_encoder", None)
         self.external_config_dict = self._user
         return False
+
+    def _split_transform(self) -> None:
+        """``transform`` is a name of RecBole's for the rows of a batch, or of ours for images; where
+        it is ours, RecBole's stays as the model has it."""
+        if self._user.get("transform") in _IMAGE_TRANSFORMS:
+            self.image_transform = self._user.pop("transform")
+            self.external_config_dict = self._user
 
     def _add(self, path: Path, only: Iterable[str] | None = None) -> set[str]:
         values = _read_yaml(path)
@@ -346,7 +360,22 @@ class MoRecConfig(Config):
             problems += self._unknown_encoders(values) + _unknown_parts(values["load"])
         if self.reads_content and not self.multimodal:
             problems += self._stock_content(values)
+        if not self.multimodal:
+            problems += self._unknown_transform(values["transform"])
         return problems
+
+    def _unknown_transform(self, transform: Any) -> list[str]:
+        """Problems of a change of the rows of a RecBole model."""
+        if transform is None or transform in _ROW_TRANSFORMS:
+            return []
+        images = f" (images: {', '.join(_IMAGE_TRANSFORMS)})" if self.reads_content else ""
+        needs = "native and paper are for images, which an item_encoder reads. "
+        return [
+            f"transform={transform}: {self.model} is RecBole's, which knows "
+            f"{', '.join(_ROW_TRANSFORMS)}{images}. "
+            + (needs if transform in _IMAGE_TRANSFORMS else "")
+            + "Leave it out for the model's own."
+        ]
 
     def _unknown_encoders(self, values: Mapping[str, Any]) -> list[str]:
         from recbole_morec.item_encoders.registry import find_card
@@ -488,6 +517,8 @@ class MoRecConfig(Config):
             "test_neg_sample_args",
         }
         values = {**self.final_config_dict, "data_path": self.data_root}
+        if self.image_transform != "native":
+            values["transform"] = self.image_transform  # RecBole's is the model's own
         if not self.multimodal and self.model in our_models():
             values["model"] = f"recbole:{self.model}"  # or the name would mean ours
         if (values["train_neg_sample_args"] or {}).get("distribution") == "none":

@@ -31,7 +31,7 @@ class CuratorNet(MultimodalSequential):
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
         dim = config["embedding_size"]
-        self.shared = _selu_layers(self.item_encoder.dim, dim, dim)
+        self.shared = _selu_layers(self.item_size, dim, dim)
 
     def build_user_encoder(self, config: Any, dataset: Any) -> UserEncoder:
         return _Profile.from_config(config, dataset)

@@ -55,8 +55,8 @@ class VBPR(MultimodalSequential):
             )
         half = config["embedding_size"] // 2
         self.item_embedding = nn.Embedding(dataset.item_num, half)
-        self.visual = nn.Linear(self.item_encoder.dim, half, bias=False)
-        self.visual_bias = nn.Linear(self.item_encoder.dim, 1, bias=False)
+        self.visual = nn.Linear(self.item_size, half, bias=False)
+        self.visual_bias = nn.Linear(self.item_size, 1, bias=False)
         for module in (self.item_embedding, self.visual, self.visual_bias):
             nn.init.xavier_normal_(module.weight)
 

@@ -68,6 +68,7 @@ MODELS: dict[str, Callable[[Golden, Path], Filled]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_published_checkpoint_fills_the_whole_model(name, golden, tmp_path):
     data = golden(name)
