@@ -241,8 +241,8 @@ class MoRecConfig(Config):
         return False
 
     def _split_transform(self) -> None:
-        """``transform`` is a name of RecBole's for the rows of a batch, or of ours for images; where
-        it is ours, RecBole's stays as the model has it."""
+        """``transform`` is RecBole's, of the rows of a batch, or ours, of images; where it is ours,
+        RecBole's stays as the model has it."""
         if self._user.get("transform") in _IMAGE_TRANSFORMS:
             self.image_transform = self._user.pop("transform")
             self.external_config_dict = self._user
