@@ -298,9 +298,8 @@ class MoRecConfig(Config):
                 self.warnings.append(f"{key}{where} has no effect here: {_REPLACED[key]}.")
             elif key not in known and key in others:
                 if not source:  # a dataset's yaml serves all models; a user's setting is meant
-                    models = ", ".join(sorted(others[key])[:3])
                     self.warnings.append(
-                        f"{key} has no effect on {self._user['model']}; {models} reads it."
+                        f"{key} has no effect on {self._user['model']}; {_read_by(others[key])}."
                     )
             elif key not in known:
                 self._problems.append(f"{key}{where}: no such setting.{suggest(key, known)}")
@@ -358,6 +357,8 @@ class MoRecConfig(Config):
                 )
         if self.reads_content:
             problems += self._unknown_encoders(values) + _unknown_parts(values["load"])
+        if self.reads_content and not problems:
+            self.warnings += self._settings_without_effect(values)
         if self.reads_content and not self.multimodal:
             problems += self._stock_content(values)
         if not self.multimodal:
@@ -376,6 +377,38 @@ class MoRecConfig(Config):
             + (needs if transform in _IMAGE_TRANSFORMS else "")
             + "Leave it out for the model's own."
         ]
+
+    def _settings_without_effect(self, values: Mapping[str, Any]) -> list[str]:
+        """A sentence for each setting of the user's that no chosen part reads."""
+        from recbole_morec.item_encoders.registry import find_card
+        from recbole_morec.item_encoders.settings import SETTINGS_OF
+        from recbole_morec.objectives import OBJECTIVES
+        from recbole_morec.user_encoders import USER_ENCODERS
+        from recbole_morec.user_encoders.tower import TOWER_SETTINGS
+
+        listed = _as_list(values["item_encoder"])
+        folder = Path(values["data_path"]) / self.dataset
+        modalities = {find_card(name, folder).modality for name in listed}
+        kinds = modalities | ({"fusion"} if len(listed) > 1 else set())
+        encoder = f"item_encoder={values['item_encoder']}"
+        groups = [(encoder, SETTINGS_OF, kinds)] if kinds <= SETTINGS_OF.keys() else []
+        if self.multimodal:
+            for registry in (USER_ENCODERS, OBJECTIVES):
+                if registry.key in self.model_class.chooses:
+                    reads = {name: registry.get(name).reads for name in registry.names()}
+                    known = {name: keys for name, keys in reads.items() if keys is not None}
+                    name = values[registry.key]
+                    if name in known:
+                        groups.append((f"{registry.key}={name}", known, {name}))
+        shared = TOWER_SETTINGS if values.get("item_tower") else frozenset()
+        found = []
+        for who, readers, chosen in groups:
+            read = shared.union(*(readers[name] for name in chosen))
+            for key in sorted(frozenset().union(*readers.values()) - read):
+                if key in self._user and self._user[key] != self.internal_config_dict.get(key):
+                    by = {name for name, keys in readers.items() if key in keys}
+                    found.append(f"{key} has no effect with {who}; {_read_by(by)}.")
+        return found
 
     def _unknown_encoders(self, values: Mapping[str, Any]) -> list[str]:
         from recbole_morec.item_encoders.registry import find_card
@@ -617,6 +650,11 @@ def _wrong_subkeys(values: Mapping[str, Any]) -> list[str]:
             "{mode: uni100}."
         )
     return problems
+
+
+def _read_by(names: Iterable[str], shown: int = 4) -> str:
+    listed = sorted(names)[:shown]
+    return f"{', '.join(listed)} {'reads' if len(listed) == 1 else 'read'} it"
 
 
 def _unknown_parts(load: Any) -> list[str]:

@@ -104,7 +104,6 @@ class ACF(MultimodalSequential):
 class _Attention(UserEncoder):
     """The two attentions, over items ``[B, S, 1 + R, d]``."""
 
-    needs = frozenset({"user"})
     transferable = False
     targets = "each"
 

@@ -81,7 +81,6 @@ class VBPR(MultimodalSequential):
 class _Users(UserEncoder):
     """``[g_u; t_u; 1]`` of every user."""
 
-    needs = frozenset({"user"})
     reads_history = False
     transferable = False
     targets = "each"
