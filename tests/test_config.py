@@ -238,7 +238,8 @@ class _Recorded(dict):
 
 @pytest.mark.parametrize("registry", [USER_ENCODERS, OBJECTIVES], ids=["user encoder", "objective"])
 def test_parts_read_the_settings_that_they_declare(registry):
-    values = MoRecConfig("PixelNet", "x").final_config_dict
+    popular = {"negative_distribution": "popularity"}  # whose correction has an exponent
+    values = MoRecConfig("PixelNet", "x", overrides=popular).final_config_dict
     of_batches = {"negatives_avoid", "negative_distribution", "negative_exponent", "mask_ratio"}
     of_batches |= {"catalogue_per_step"}
     dataset = SimpleNamespace(user_num=3, item_num=2000, candidates=np.arange(2000) > 0)
