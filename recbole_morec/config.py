@@ -66,6 +66,10 @@ _SUBKEYS = {
     "clip_grad_norm": {"max_norm"},
 }
 
+_IMAGE_TRANSFORMS = ("native", "paper")
+# RecBole's, without its stub `user_defined`.
+_ROW_TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq")
+
 _UNLISTED = {"eta", "beta"}  # read by RecBole's crop and reorder transforms, named in no yaml
 
 _ITEM_KEYS = frozenset(settings.ItemEncoderSettings.model_fields)
@@ -97,6 +101,7 @@ class MoRecConfig(Config):
     Attributes:
         multimodal: the model is one of ours.
         reads_content: it has an item encoder: one of ours, or of RecBole's with ``item_encoder``.
+        image_transform: how images are normalised in a model of RecBole's with an item encoder.
         warnings: sentences for the log, one per setting that is understood but not used.
 
     Raises:
@@ -112,6 +117,7 @@ class MoRecConfig(Config):
     ):
         self._problems: list[str] = []
         self.warnings: list[str] = []
+        self.image_transform = "native"
         overrides = dict(overrides or {})
         files = _read_files(config_files, self._problems)
         model = model or overrides.pop("model", None) or files.get("model")
@@ -162,6 +168,7 @@ class MoRecConfig(Config):
         for path in chain:
             known |= self._add(path)
         if self.reads_content and not self.multimodal:
+            self._split_transform()
             known |= self._add(PROPERTIES / "multimodal.yaml", _ITEM_KEYS)
             known |= self._add(PROPERTIES / "stock_content.yaml")
         data_root = self._user.get("data_path") or self.internal_config_dict["data_path"]
@@ -233,6 +240,13 @@ class MoRecConfig(Config):
         self.external_config_dict = self._user
         return False
 
+    def _split_transform(self) -> None:
+        """``transform`` is RecBole's, of the rows of a batch, or ours, of images; where it is ours,
+        RecBole's stays as the model has it."""
+        if self._user.get("transform") in _IMAGE_TRANSFORMS:
+            self.image_transform = self._user.pop("transform")
+            self.external_config_dict = self._user
+
     def _add(self, path: Path, only: Iterable[str] | None = None) -> set[str]:
         values = _read_yaml(path)
         if only is not None:
@@ -284,9 +298,8 @@ class MoRecConfig(Config):
                 self.warnings.append(f"{key}{where} has no effect here: {_REPLACED[key]}.")
             elif key not in known and key in others:
                 if not source:  # a dataset's yaml serves all models; a user's setting is meant
-                    models = ", ".join(sorted(others[key])[:3])
                     self.warnings.append(
-                        f"{key} has no effect on {self._user['model']}; {models} reads it."
+                        f"{key} has no effect on {self._user['model']}; {_read_by(others[key])}."
                     )
             elif key not in known:
                 self._problems.append(f"{key}{where}: no such setting.{suggest(key, known)}")
@@ -343,10 +356,59 @@ class MoRecConfig(Config):
                     "for a mask; use mask_vector=learned."
                 )
         if self.reads_content:
-            problems += self._unknown_encoders(values)
+            problems += self._unknown_encoders(values) + _unknown_parts(values["load"])
+        if self.reads_content and not problems:
+            self.warnings += self._settings_without_effect(values)
         if self.reads_content and not self.multimodal:
             problems += self._stock_content(values)
+        if not self.multimodal:
+            problems += self._unknown_transform(values["transform"])
         return problems
+
+    def _unknown_transform(self, transform: Any) -> list[str]:
+        """Problems of a change of the rows of a RecBole model."""
+        if transform is None or transform in _ROW_TRANSFORMS:
+            return []
+        images = f" (images: {', '.join(_IMAGE_TRANSFORMS)})" if self.reads_content else ""
+        needs = "native and paper are for images, which an item_encoder reads. "
+        return [
+            f"transform={transform}: {self.model} is RecBole's, which knows "
+            f"{', '.join(_ROW_TRANSFORMS)}{images}. "
+            + (needs if transform in _IMAGE_TRANSFORMS else "")
+            + "Leave it out for the model's own."
+        ]
+
+    def _settings_without_effect(self, values: Mapping[str, Any]) -> list[str]:
+        """A sentence for each setting of the user's that no chosen part reads."""
+        from recbole_morec.item_encoders.registry import find_card
+        from recbole_morec.item_encoders.settings import SETTINGS_OF
+        from recbole_morec.objectives import OBJECTIVES
+        from recbole_morec.user_encoders import USER_ENCODERS
+        from recbole_morec.user_encoders.tower import TOWER_SETTINGS
+
+        listed = _as_list(values["item_encoder"])
+        folder = Path(values["data_path"]) / self.dataset
+        modalities = {find_card(name, folder).modality for name in listed}
+        kinds = modalities | ({"fusion"} if len(listed) > 1 else set())
+        encoder = f"item_encoder={values['item_encoder']}"
+        groups = [(encoder, SETTINGS_OF, kinds)] if kinds <= SETTINGS_OF.keys() else []
+        if self.multimodal:
+            for registry in (USER_ENCODERS, OBJECTIVES):
+                if registry.key in self.model_class.chooses:
+                    reads = {name: registry.get(name).reads for name in registry.names()}
+                    known = {name: keys for name, keys in reads.items() if keys is not None}
+                    name = values[registry.key]
+                    if name in known:
+                        groups.append((f"{registry.key}={name}", known, {name}))
+        shared = TOWER_SETTINGS if values.get("item_tower") else frozenset()
+        found = []
+        for who, readers, chosen in groups:
+            read = shared.union(*(readers[name] for name in chosen))
+            for key in sorted(frozenset().union(*readers.values()) - read):
+                if key in self._user and self._user[key] != self.internal_config_dict.get(key):
+                    by = {name for name, keys in readers.items() if key in keys}
+                    found.append(f"{key} has no effect with {who}; {_read_by(by)}.")
+        return found
 
     def _unknown_encoders(self, values: Mapping[str, Any]) -> list[str]:
         from recbole_morec.item_encoders.registry import find_card
@@ -433,7 +495,7 @@ class MoRecConfig(Config):
     def _stock_content(self, values: Mapping[str, Any]) -> list[str]:
         """Problems of an item encoder in a model of RecBole's."""
         from recbole_morec.models.stock_tables import ENCODER_NAMES, whole_table
-        from recbole_morec.transfer.parts import ITEM_PARTS
+        from recbole_morec.transfer.parts import ITEM_PARTS, PARTS
 
         problems = []
         reason = whole_table(self.model, values)
@@ -449,7 +511,7 @@ class MoRecConfig(Config):
                 f"load: {self.model} calls a part of its own item_encoder, so that no item encoder "
                 "can be loaded into it from another run."
             )
-        elif isinstance(load, dict) and not set(load) <= set(ITEM_PARTS):
+        elif isinstance(load, dict) and set(load) & set(PARTS) - set(ITEM_PARTS):
             problems.append(
                 f"load: {self.model} is RecBole's and takes the parts {' and '.join(ITEM_PARTS)} "
                 "only."
@@ -488,6 +550,8 @@ class MoRecConfig(Config):
             "test_neg_sample_args",
         }
         values = {**self.final_config_dict, "data_path": self.data_root}
+        if self.image_transform != "native":
+            values["transform"] = self.image_transform  # RecBole's is the model's own
         if not self.multimodal and self.model in our_models():
             values["model"] = f"recbole:{self.model}"  # or the name would mean ours
         if (values["train_neg_sample_args"] or {}).get("distribution") == "none":
@@ -586,6 +650,23 @@ def _wrong_subkeys(values: Mapping[str, Any]) -> list[str]:
             "{mode: uni100}."
         )
     return problems
+
+
+def _read_by(names: Iterable[str], shown: int = 4) -> str:
+    listed = sorted(names)[:shown]
+    return f"{', '.join(listed)} {'reads' if len(listed) == 1 else 'read'} it"
+
+
+def _unknown_parts(load: Any) -> list[str]:
+    """Problems of the parts that ``load`` names."""
+    from recbole_morec.transfer.parts import PARTS
+
+    named = load if isinstance(load, dict) else {}
+    return [
+        f"load: there is no part {part!r}.{suggest(str(part), PARTS)} Parts: {', '.join(PARTS)}."
+        for part in named
+        if part not in PARTS
+    ]
 
 
 def _number(value: Any) -> Any:

@@ -188,7 +188,7 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         _take_encoder_of_source(config, loads["item_encoder"])
     parts = _build(config, accelerator, load_weights="item_encoder" not in loads)
     if loads and not config["resume"]:
-        _load(parts, loads)
+        _load(parts, loads, by_name=isinstance(config["load"], Mapping))
     encoder = parts.adapter.item_encoder
     if encoder is not None:
         folder.write_encoder(encoder)
@@ -209,13 +209,15 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
     return results
 
 
-def _load(parts: _Parts, loads: Mapping[str, Path]) -> None:
+def _load(parts: _Parts, loads: Mapping[str, Path], by_name: bool) -> None:
     """Fill parts of the model from other runs or published checkpoints, and say what was done."""
     model = parts.adapter.model
     state = model.state_dict()
     opened = {path: open_source(path, state) for path in set(loads.values())}
     sources = {part: opened[path] for part, path in loads.items()}
-    done = load_parts(model, sources, parts.dataset.token_digest(), parts.adapter.rows_by_id())
+    done = load_parts(
+        model, sources, parts.dataset.token_digest(), parts.adapter.rows_by_id(), by_name
+    )
     if parts.accelerator.is_main_process:
         tables.print_loaded(done)
 

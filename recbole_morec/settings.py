@@ -101,7 +101,7 @@ class ItemEncoderSettings(_Settings):
     fusion_heads: Positive
     fusion_inner_size: Positive | None
     catalogue_per_step: NonNegative
-    load: str | dict[Literal["item_encoder", "projection", "user_encoder", "positions"], str] | None
+    load: str | dict[str, str] | None
     encoder_learning_rate: Rate
     encoder_weight_decay: Annotated[float, Field(ge=0)]
     projection_group: Literal["recommender", "encoder"]
@@ -130,7 +130,7 @@ class MultimodalSettings(ItemEncoderSettings):
     output_layer: bool | None
     kernel_size: Positive
     block_num: Positive
-    dilations: list[Positive]
+    dilations: Annotated[list[Positive], Field(min_length=1)]
     k_interests: Positive
     step: Positive
     tower_layers: list[Positive]
@@ -156,7 +156,7 @@ class MultimodalSettings(ItemEncoderSettings):
     window_remainder: Literal["keep", "drop"]
     target_slots: Literal["all", "last"]
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
-    din_layers: list[Positive]
+    din_layers: Annotated[list[Positive], Field(min_length=1)]
     din_penalty: Annotated[float, Field(ge=0)]
     visrank_method: Literal["average_top_k", "maximum", "average"]
     visrank_top: Positive

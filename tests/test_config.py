@@ -1,5 +1,8 @@
 """Settings: the property chain, strict keys, all errors at once."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import yaml
 
@@ -8,6 +11,8 @@ from recbole_morec.cli import _settings as read_flags
 from recbole_morec.config import PROPERTIES, MoRecConfig, parse_value
 from recbole_morec.errors import ConfigError
 from recbole_morec.models.lookup import find_model, is_ours, our_models, stock_models
+from recbole_morec.objectives import OBJECTIVES
+from recbole_morec.user_encoders import USER_ENCODERS
 
 
 def build(world, model="PixelNet", files=(), **overrides):
@@ -183,3 +188,77 @@ def test_names_that_we_share_with_recbole_are_listed():
         "LightGCN",
         "TransRec",
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "readers"),
+    [
+        ({"objective": "in_batch", "negatives": 3}, "negatives", "bce, bpr, gbce"),
+        (
+            {"objective": "in_batch", "negative_distribution": "popularity"},
+            "negative_distribution",
+            "bce, bpr, gbce",
+        ),
+        ({"objective": "bpr", "temperature": 0.5}, "temperature", "full_softmax, in_batch"),
+        ({"objective": "bpr", "popularity_correction": 0.0}, "popularity_correction", "in_batch"),
+        ({"user_encoder": "UserID", "k_interests": 2}, "k_interests", "LightSANs reads it"),
+        ({"user_encoder": "SASRec", "tower_layers": [8]}, "tower_layers", "DSSM, UserID read it"),
+        ({"item_encoder": "id", "train_layers": "none"}, "train_layers", "image, text read it"),
+        ({"item_encoder": "id", "pooling": "cls"}, "pooling", "image, text read it"),
+        ({"item_encoder": "id", "codes": "c.npy"}, "codes", "codes reads it"),
+        ({"item_encoder": "id", "features": "f.npy"}, "features", "features reads it"),
+        ({"item_encoder": "tiny_vit", "text_fields_as": "averaged"}, "text_fields_as", "text"),
+        ({"item_encoder": "tiny_vit", "fusion": "gated"}, "fusion", "fusion reads it"),
+    ],
+)
+def test_a_setting_that_no_chosen_part_reads_is_warned_of_once(settings, key, readers):
+    warnings = MoRecConfig("PixelNet", "x", overrides=settings).warnings
+    assert len([w for w in warnings if w.startswith(f"{key} has no effect with")]) == 1
+    assert any(readers in w for w in warnings)
+
+
+def test_no_warning_of_a_setting_that_is_read_or_as_it_is_by_default():
+    read = {"tower_layers": [64], "item_tower": True, "objective": "bce", "negatives": 2}
+    assert MoRecConfig("MF", "x", overrides=read).warnings == []
+    by_default = {"objective": "in_batch", "negatives": None, "k_interests": 3}
+    assert MoRecConfig("PixelNet", "x", overrides=by_default).warnings == []
+
+
+class _Recorded(dict):
+    """Settings that remember which were asked for."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.asked = set()
+
+    def __getitem__(self, key):
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("registry", [USER_ENCODERS, OBJECTIVES], ids=["user encoder", "objective"])
+def test_parts_read_the_settings_that_they_declare(registry):
+    popular = {"negative_distribution": "popularity"}  # whose correction has an exponent
+    values = MoRecConfig("PixelNet", "x", overrides=popular).final_config_dict
+    of_batches = {"negatives_avoid", "negative_distribution", "negative_exponent", "mask_ratio"}
+    of_batches |= {"catalogue_per_step"}
+    dataset = SimpleNamespace(user_num=3, item_num=2000, candidates=np.arange(2000) > 0)
+    for name in registry.names():
+        config = _Recorded(values)
+        part = registry.get(name)
+        part.from_config(config, dataset)
+        asked = config.asked - {"embedding_size", "MAX_ITEM_LIST_LENGTH"}
+        assert asked <= part.reads, name
+        assert part.reads - asked <= of_batches, name
+
+
+@pytest.mark.parametrize("key", ["dilations", "din_layers"])
+def test_a_list_without_layers_is_refused(key):
+    with pytest.raises(ConfigError, match=f"{key}=\\[\\]: list should have at least 1 item"):
+        MoRecConfig("PixelNet", "x", overrides={key: []})
+
+
+def test_several_models_read_a_setting():
+    (warning,) = MoRecConfig("BPR", "x", overrides={"n_heads": 2}).warnings
+    assert warning.endswith(" read it.")
+    assert "reads it" not in warning

@@ -46,6 +46,25 @@ def shop(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("encoder", ["features", "id"])
+@pytest.mark.parametrize("projection", ["none", []])
+@pytest.mark.parametrize("tower", [True, False])
+@pytest.mark.parametrize("model", ["VBPR", "CuratorNet", "DIN", "VisRank", "PixelNet"])
+def test_vectors_of_any_size_are_read_with_and_without_a_tower(
+    quick, model, tower, projection, encoder
+):
+    """Stored vectors have 4 numbers, a tower 16."""
+    settings = {
+        **quick, "features": "vectors.npy", "item_encoder": encoder, "epochs": 1,
+        "projection_layers": projection, "item_tower": tower, "tower_layers": [8, 16],
+    }  # fmt: skip
+    if model == "PixelNet" and encoder == "features" and projection == "none":
+        with pytest.raises(ConfigError, match="vectors of 4"):
+            run(model, "colours", overrides=settings)
+    else:
+        run(model, "colours", overrides=settings)
+
+
 @pytest.fixture
 def quick(shop, tmp_path):
     return {

@@ -388,6 +388,33 @@ def test_settings_of_the_item_encoder_come_with_it(world):
     assert "pooling='max'" in str(caught.value)
 
 
+@pytest.mark.parametrize("model", ["NARM", "recbole:BERT4Rec"])
+def test_a_transform_of_images_is_the_encoders_and_rows_stay_the_models(quick, tmp_path, model):
+    settings = {**quick, "transform": "paper", "epochs": 1}
+    config = MoRecConfig(model, "colours", overrides=settings)
+    plain = MoRecConfig(model, "colours", overrides=quick)
+    assert config["transform"] == plain["transform"]  # RecBole's
+    digest = config.digest()
+    assert digest != plain.digest()
+    adapter = StockAdapter(config, MultimodalDataset(config))
+    assert (adapter.item_encoder.mean == 0.5).all()
+    run(model, "colours", overrides=settings)
+    folder = only_run(tmp_path / "saved")
+    again = MoRecConfig(config_files=[folder / "config.yaml"])
+    assert again.image_transform == "paper"
+    assert again.digest() == digest
+    evaluate(folder)
+
+
+@pytest.mark.parametrize("item_encoder", ["id", None])
+def test_a_transform_that_no_one_knows_is_an_error(world, item_encoder):
+    with pytest.raises(ConfigError, match="transform=papers: NARM is RecBole's, which knows mask_"):
+        configure(world, item_encoder=item_encoder, transform="papers")
+    if item_encoder is None:
+        with pytest.raises(ConfigError, match="native and paper are for images"):
+            configure(world, transform="paper")
+
+
 def test_no_item_encoder_is_the_models_own_table(world):
     plain, empty = configure(world), configure(world, item_encoder=None)
     assert not plain.reads_content

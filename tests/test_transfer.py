@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import write_world
 
-from recbole_morec.errors import CheckpointError
+from recbole_morec.errors import CheckpointError, ConfigError
 from recbole_morec.run import run
 from recbole_morec.training.checkpoint import read_checkpoint
 from recbole_morec.transfer.parts import PARTS, Source, load_parts, part_of
@@ -55,7 +55,7 @@ def test_all_parts_are_the_source_before_the_first_step(pair, capsys):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     printed = capsys.readouterr().out
     assert "loaded" in printed
-    assert all(part in printed for part in PARTS)
+    assert all(part in printed for part in PARTS if part != "item_table")
 
 
 def test_only_the_parts_asked_for_are_loaded(pair):
@@ -64,7 +64,7 @@ def test_only_the_parts_asked_for_are_loaded(pair):
     _, folder = run_of(common, epochs=0, load=load)
     theirs, ours = best(source), best(folder)
     for name in ours:
-        taken = part_of(name) in load
+        taken = part_of(name, {}) in load
         initial = ours[name].numel() == 1 or float(theirs[name].std()) < 1e-6  # norms may be equal
         assert initial or torch.equal(ours[name], theirs[name]) == taken, name
 
@@ -132,6 +132,73 @@ def test_rows_by_id_move_to_the_same_items_only(pair):
     load = {"item_encoder": str(folder)}
     with pytest.raises(CheckpointError, match="belongs to the items or users"):
         run("TransRec", "target", overrides={**ids, "load": load})
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("VBPR", {}),
+        ("ACF", {"objective": "bpr"}),
+        ("CuratorNet", {}),
+        ("DIN", {"din_layers": [8]}),
+        ("MF", {"tower_layers": [16], "item_tower": True}),
+        ("PixelNet", {"objective": "item_head"}),
+        ("PixelNet", {"item_encoder": ["id", "tiny_convnext"], "fusion": "gated"}),
+    ],
+    ids=str,
+)
+def test_one_path_loads_the_whole_of_every_model(pair, model, settings):
+    """Nothing that both hold stays at its start, tables beside the item encoder's included."""
+    common = {**pair[0], "train_batch_size": 512, **settings}
+    before = set(Path(common["checkpoint_dir"]).glob("source/*"))
+    run(model, "source", overrides={**common, "epochs": 1})
+    (source,) = set(Path(common["checkpoint_dir"]).glob("source/*")) - before
+    before |= {source}
+    run(model, "source", overrides={**common, "epochs": 0, "load": str(source), "seed": 7})
+    (loaded,) = set(Path(common["checkpoint_dir"]).glob("source/*")) - before
+    theirs, ours = best(source), best(loaded)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_an_encoder_moves_to_a_model_with_a_table_beside_it(pair):
+    common, source = pair
+    overrides = {**common, "epochs": 0, "load": {"item_encoder": str(source)}}
+    before = set(Path(common["checkpoint_dir"]).glob("target/*"))
+    run("VBPR", "target", overrides=overrides)
+    (folder,) = set(Path(common["checkpoint_dir"]).glob("target/*")) - before
+    theirs, ours = best(source), best(folder)
+    taken = [name for name in theirs if name.startswith("item_encoder.backbone.")]
+    assert taken
+    assert all(torch.equal(ours[name], theirs[name]) for name in taken)
+
+
+def test_a_part_that_is_nowhere_is_an_error(pair):
+    common, source = pair
+    load = {"item_encoder": str(source), "item_table": str(source)}
+    with pytest.raises(CheckpointError, match=r"item_table: neither .* nor this model has any"):
+        run("TransRec", "target", overrides={**common, "load": load})
+
+
+def test_nothing_to_load_is_an_error():
+    model = torch.nn.ModuleDict({"user_encoder": torch.nn.Identity()})
+    sources = {part: Source("x", {}) for part in PARTS}
+    with pytest.raises(CheckpointError, match="x: it holds nothing that this model could take"):
+        load_parts(model, sources, "", frozenset(), by_name=False)
+
+
+def test_a_part_declared_wrongly_is_an_error():
+    model = torch.nn.ModuleDict({"user_encoder": torch.nn.Linear(3, 2)})
+    model.transfer_parts = {"gate": "gates"}
+    source = Source("x", model.state_dict())
+    with pytest.raises(CheckpointError, match="there is no part gates"):
+        load_parts(model, {"user_encoder": source}, "", frozenset())
+
+
+def test_a_wrong_name_of_a_part_is_a_config_error_with_a_suggestion(pair):
+    common, source = pair
+    with pytest.raises(ConfigError, match=r"no part 'item_encoders'\. Did you mean \"item_encoder"):
+        run("TransRec", "target", overrides={**common, "load": {"item_encoders": str(source)}})
 
 
 def test_no_such_source_is_an_error(pair):

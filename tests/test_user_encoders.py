@@ -10,7 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from recbole_morec.config import MoRecConfig
+from recbole_morec.errors import ConfigError
 from recbole_morec.user_encoders import USER_ENCODERS, History
+from recbole_morec.user_encoders.gru4rec import GRU4Rec
 from recbole_morec.user_encoders.srgnn import adjacency, session_nodes
 
 D, LENGTH = 16, 6
@@ -216,3 +218,8 @@ def test_session_graphs_equal_the_plain_construction():
         incoming = (plain / plain.sum(0).clamp_min(1)).T
         outgoing = plain / plain.sum(1, keepdim=True).clamp_min(1)
         torch.testing.assert_close(edges[row], torch.cat([incoming, outgoing], 1))
+
+
+def test_wide_units_need_their_output_layer():
+    with pytest.raises(ConfigError, match="output_layer=False: GRU4Rec's units"):
+        GRU4Rec(8, hidden_multiplier=2, output_layer=False)

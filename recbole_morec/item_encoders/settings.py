@@ -18,6 +18,23 @@ from recbole_morec.settings import MultimodalSettings, RunSettings
 MODALITIES = ("image", "text", "id", "features", "codes", "fusion")
 ADAPTERS = ("lora", "ia3")
 TRAIN_LAYERS = re.compile(r"^(all|none|last_\d+|stages:.*|lora|ia3)$")
+_TRAINED = {
+    "pretrained", "pooling", "train_layers", "adapter_rank", "adapter_alpha", "adapter_dropout",
+    "adapter_targets", "batch_norm", "encoder_dropout",
+}  # fmt: skip
+_PROJECTED = {"activation", "projection_layers", "projection_dropout"}
+# Modality -> settings that concern it.
+SETTINGS_OF: dict[str, set[str]] = {
+    "image": {*_TRAINED, *_PROJECTED, "image_size", "resize"},
+    "text": {*_TRAINED, *_PROJECTED, "tokenizer", "max_text_length", "text_fields_as"},
+    "id": set(),
+    "features": {*_PROJECTED, "features"},
+    "codes": {"codes"},
+    "fusion": {
+        *_PROJECTED, "fusion", "fusion_projection", "fusion_blocks", "fusion_heads",
+        "fusion_inner_size",
+    },
+}  # fmt: skip
 
 _DEFAULTS: dict[str, Any] = {
     "embedding_size": 64,

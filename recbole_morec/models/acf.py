@@ -23,7 +23,7 @@ Known limit: at evaluation the regions of all items lie on the device, ``N (1 + 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,10 @@ class ACF(MultimodalSequential):
     """
 
     chooses = ("objective",)
+    transfer_parts: ClassVar = {
+        **MultimodalSequential.transfer_parts,
+        "item_embedding": "item_table",
+    }
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
@@ -100,7 +104,6 @@ class ACF(MultimodalSequential):
 class _Attention(UserEncoder):
     """The two attentions, over items ``[B, S, 1 + R, d]``."""
 
-    needs = frozenset({"user"})
     transferable = False
     targets = "each"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
@@ -20,7 +20,7 @@ from recbole_morec.item_encoders.id import IdEncoder
 from recbole_morec.models.every_slot import one_row_per_slot
 from recbole_morec.objectives import OBJECTIVES, positions
 from recbole_morec.user_encoders import USER_ENCODERS, History, UserEncoder, training_history
-from recbole_morec.user_encoders.tower import tower_of
+from recbole_morec.user_encoders.tower import tower_of, tower_size
 
 
 class MultimodalRecommender(SequentialRecommender):
@@ -45,6 +45,8 @@ class MultimodalRecommender(SequentialRecommender):
         chooses: the settings that choose a part of it, of ``user_encoder`` and ``objective``.
         shortest_row: items that a training row needs; 1 where an item is predicted from the user.
         encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
+        transfer_parts: start of a tensor's name -> the part of ``load`` (docs/transfer.md) that it
+            belongs to, where that is not plain from the name; the rest goes with the user encoder.
         catalogue: item vectors ``[N, d]`` of an evaluation, see :meth:`set_catalogue`.
     """
 
@@ -56,11 +58,17 @@ class MultimodalRecommender(SequentialRecommender):
     trains: bool = True
     chooses: tuple[str, ...] = ("user_encoder", "objective")
     shortest_row: int = 2
+    transfer_parts: ClassVar[dict[str, str]] = {
+        "item_tower": "projection",
+        "objective.head": "item_table",
+    }
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)
         self.item_encoder = self.build_item_encoder(config, dataset, load_weights)
-        self.item_tower = tower_of(config, self.item_encoder.dim) if config["item_tower"] else None
+        dim = self.item_encoder.dim
+        self.item_tower = tower_of(config, dim) if config["item_tower"] else None
+        self._item_size = tower_size(config, dim) if config["item_tower"] else dim
         self.pad_vector = config["pad_vector"]
         self.encode = config["encode"]
         self.catalogue: Tensor | None = None
@@ -68,6 +76,11 @@ class MultimodalRecommender(SequentialRecommender):
     def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
         """The item encoder that the settings name."""
         return build_item_encoder(config, dataset, load_weights)
+
+    @property
+    def item_size(self) -> int:
+        """Size of the vectors that the item encoder gives, after the tower where there is one."""
+        return self._item_size
 
     @property
     def transferable(self) -> bool:

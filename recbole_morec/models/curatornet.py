@@ -13,7 +13,7 @@ encoded`` it does, as PixelRec publishes it (features of zeros through the SELU 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,12 @@ class CuratorNet(MultimodalSequential):
     """Shared item tower and a profile tower; see ``properties/model/CuratorNet.yaml``."""
 
     chooses = ("objective",)
+    transfer_parts: ClassVar = {**MultimodalSequential.transfer_parts, "shared": "projection"}
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
         dim = config["embedding_size"]
-        self.shared = _selu_layers(self.item_encoder.dim, dim, dim)
+        self.shared = _selu_layers(self.item_size, dim, dim)
 
     def build_user_encoder(self, config: Any, dataset: Any) -> UserEncoder:
         return _Profile.from_config(config, dataset)

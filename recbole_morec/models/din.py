@@ -35,10 +35,10 @@ class DIN(MultimodalRecommender):
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
-        dim, layers = self.item_encoder.dim, config["din_layers"]
+        dim, layers = self.item_size, config["din_layers"]
         dropout = config["hidden_dropout_prob"]
         self.attention = tower(4 * dim, layers, "sigmoid", dropout=dropout)
-        self.weight = nn.Linear(layers[-1] if layers else 4 * dim, 1)
+        self.weight = nn.Linear(layers[-1], 1)
         nn.init.xavier_normal_(self.weight.weight)
         nn.init.zeros_(self.weight.bias)
         self.objective = BPR.from_config(config, dataset)

@@ -63,7 +63,7 @@ class StockContent:
         tables = [model.get_submodule(path) for path in paths]
         size = tables[0].embedding_dim
         # `transform` is RecBole's here: the change of a batch (BERT4Rec, SHAN).
-        settings = ChainMap({"embedding_size": size, "transform": "native"}, config)
+        settings = ChainMap({"embedding_size": size, "transform": config.image_transform}, config)
         self.encoder: ItemEncoder = build_item_encoder(settings, dataset, load_weights)
         if self.encoder.dim != size:
             raise ConfigError(

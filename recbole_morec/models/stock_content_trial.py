@@ -55,8 +55,9 @@ of ids. General, context-aware and knowledge-aware models take none.
   model's `embedding_size` or `hidden_size`).
 - Its settings are those of our models (`train_layers`, `pooling`, `fusion`, `features`, ...); its
   backbone learns at `encoder_learning_rate`, the rest of the model as RecBole says. `transform` is
-  RecBole's; images are normalised as the encoder says. `load` takes `item_encoder` and `projection`
-  from another run, of our models too.
+  ours (`native`, `paper`: how images are normalised) or RecBole's (`mask_itemseq`, ...: what is
+  done to rows); without it images are normalised as the encoder says, and rows are the model's own.
+  `load` takes `item_encoder` and `projection` from another run, of our models too.
 - Every distinct item of a batch (history, target, negatives) is encoded once. Padding is the zero
   vector, where RecBole has a row of its table, and a class of its softmax.
 - A loss over all items reads the whole table in each step. Stored features, ids and frozen encoders

@@ -16,7 +16,7 @@ encoder`` gives E and b a rate and decay of their own, as PixelRec does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,12 @@ class VBPR(MultimodalSequential):
     """
 
     chooses = ("objective",)
+    transfer_parts: ClassVar = {
+        **MultimodalSequential.transfer_parts,
+        "item_embedding": "item_table",
+        "visual": "projection",
+        "visual_bias": "projection",
+    }
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         if config["embedding_size"] % 2:
@@ -49,8 +55,8 @@ class VBPR(MultimodalSequential):
             )
         half = config["embedding_size"] // 2
         self.item_embedding = nn.Embedding(dataset.item_num, half)
-        self.visual = nn.Linear(self.item_encoder.dim, half, bias=False)
-        self.visual_bias = nn.Linear(self.item_encoder.dim, 1, bias=False)
+        self.visual = nn.Linear(self.item_size, half, bias=False)
+        self.visual_bias = nn.Linear(self.item_size, 1, bias=False)
         for module in (self.item_embedding, self.visual, self.visual_bias):
             nn.init.xavier_normal_(module.weight)
 
@@ -75,7 +81,6 @@ class VBPR(MultimodalSequential):
 class _Users(UserEncoder):
     """``[g_u; t_u; 1]`` of every user."""
 
-    needs = frozenset({"user"})
     reads_history = False
     transferable = False
     targets = "each"

@@ -13,6 +13,11 @@ from recbole_morec.registry import Registry
 
 OBJECTIVES = Registry("objective", "objective")
 
+# How negatives are drawn, of whoever draws some.
+DRAWS = frozenset(
+    {"negatives", "negative_distribution", "negative_exponent", "negatives_avoid", "reduction"}
+)
+
 
 @dataclass(frozen=True)
 class Positions:
@@ -60,6 +65,8 @@ class Objective(nn.Module, ABC):
             averages over all positions.
 
     Attributes:
+        reads: settings that it reads beside ``embedding_size``, those of its negatives included;
+            others that a user gives get a warning. ``None``: it does not say.
         negatives: drawn negatives that the batch must carry, of every position.
         shares_negatives: they are one set for the whole batch instead.
         encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
@@ -69,6 +76,7 @@ class Objective(nn.Module, ABC):
 
     published_reduction: Literal["sum", "mean"] = "mean"
     encodes: Literal["batch", "catalogue"] = "batch"
+    reads: frozenset[str] | None = None
     reads_vectors: bool = True
     transferable: bool = True
 

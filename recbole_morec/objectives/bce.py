@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_morec.objectives.base import OBJECTIVES, Objective, Positions
+from recbole_morec.objectives.base import DRAWS, OBJECTIVES, Objective, Positions
 from recbole_morec.objectives.chunks import scores
 
 
@@ -32,6 +32,7 @@ class BCE(Objective):
         average: ``sides`` or ``cells``.
     """
 
+    reads = DRAWS | {"bce_average"}
     published_reduction = "mean"
     published_negatives = 1
 

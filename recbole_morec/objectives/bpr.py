@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_morec.objectives.base import OBJECTIVES, Objective, Positions
+from recbole_morec.objectives.base import DRAWS, OBJECTIVES, Objective, Positions
 from recbole_morec.objectives.chunks import scores
 
 
@@ -38,6 +38,7 @@ class BPR(Objective):
         place: ``inside`` or ``outside`` of the logarithm.
     """
 
+    reads = DRAWS | {"bpr_epsilon", "bpr_epsilon_place"}
     published_reduction = "sum"
     published_negatives = 1
 

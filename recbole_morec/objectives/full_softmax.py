@@ -31,6 +31,7 @@ class FullSoftmax(Objective):
         temperature: tau.
     """
 
+    reads = frozenset({"temperature", "reduction", "catalogue_per_step"})
     published_reduction = "mean"
     encodes = "catalogue"
 

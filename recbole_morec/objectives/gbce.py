@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_morec.errors import ConfigError
-from recbole_morec.objectives.base import OBJECTIVES, Objective, Positions
+from recbole_morec.objectives.base import DRAWS, OBJECTIVES, Objective, Positions
 from recbole_morec.objectives.chunks import scores
 
 
@@ -38,6 +38,7 @@ class GBCE(Objective):
         ConfigError: more negatives than other items.
     """
 
+    reads = DRAWS | {"gbce_calibration"}
     published_reduction = "mean"
     published_negatives = 256
 

@@ -38,6 +38,12 @@ class InBatch(Objective):
         temperature: tau; 1 as published by IDvs.MoRec.
     """
 
+    reads = frozenset(
+        {
+            "popularity_correction", "mask_own_history", "gather_negatives", "temperature",
+            "reduction",
+        }
+    )  # fmt: skip
     published_reduction = "mean"
 
     def __init__(

@@ -30,6 +30,7 @@ class ItemHead(Objective):
         temperature: what logits are divided by; 1 as published.
     """
 
+    reads = frozenset({"temperature", "reduction"})
     published_reduction = "mean"
     reads_vectors = False
     transferable = False

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_morec import parallel
-from recbole_morec.objectives.base import OBJECTIVES, Objective, Positions
+from recbole_morec.objectives.base import DRAWS, OBJECTIVES, Objective, Positions
 from recbole_morec.objectives.chunks import in_chunks, log_loss, scores
 
 
@@ -45,6 +45,9 @@ class SampledSoftmax(Objective):
         gather: processes share out the shared negatives.
     """
 
+    reads = DRAWS | {
+        "negatives_shared", "popularity_correction", "temperature", "gather_negatives",
+    }  # fmt: skip
     published_reduction = "mean"
     published_negatives = 1024
 

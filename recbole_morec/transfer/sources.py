@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from recbole_morec.transfer.parts import PARTS, Source
 from recbole_morec.transfer.published import our_state
 
 _CONFIG = "REC.config.configurator.Config"  # an object in PixelRec's checkpoints
+# What BERT and CLIP have behind their last layer; ours are built without it where nothing reads it.
+_HEAD = re.compile(r"\.backbone\.(pooler|post_layernorm)\.")
 _STATES = ("state_dict", "model_state_dict")
 
 
@@ -52,7 +55,9 @@ def open_source(path: Path, like: Mapping[str, Tensor]) -> Source:
             f"load: {path} does not exist; give a run folder, or a checkpoint of published code."
         )
     tensors, unknown = our_state(read_published(path), like)
-    return Source(str(path), tensors, tuple(unknown))
+    heads = [name for name in tensors if name not in like and _HEAD.search(name)]
+    kept = {name: tensor for name, tensor in tensors.items() if name not in heads}
+    return Source(str(path), kept, (*unknown, *heads))
 
 
 class _Ignored:

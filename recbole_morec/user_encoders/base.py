@@ -52,14 +52,15 @@ class UserEncoder(nn.Module, ABC):
     state at slot t predicts the item at slot t without reading it.
 
     Attributes:
-        needs: what it reads of :class:`History` beyond vectors and masks (``items``, ``user``).
+        reads: settings that it reads beside ``embedding_size`` and ``MAX_ITEM_LIST_LENGTH``; others
+            that a user gives get a warning. ``None``: it does not say.
         reads_history: False where states know the user alone.
         transferable: False where parameter shapes depend on the number of users or items.
         targets: the slots that it learns from; see :class:`~recbole_morec.data.targets.Targets`.
             ``target_slots: last`` and ``window: prefixes`` leave the newest only.
     """
 
-    needs: frozenset[str] = frozenset()
+    reads: frozenset[str] | None = None
     reads_history: bool = True
     transferable: bool = True
     targets: TargetKind = "next"

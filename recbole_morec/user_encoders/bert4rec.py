@@ -32,6 +32,7 @@ class BERT4Rec(Transformer):
         learned_mask: hold a mask vector; False reads :attr:`History.mask_vector`.
     """
 
+    reads = Transformer.reads | {"mask_vector", "mask_ratio"}
     targets = "masked"
 
     def __init__(self, dim: int, slots: int, *, learned_mask: bool = True, **settings: Any):

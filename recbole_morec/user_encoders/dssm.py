@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_morec.user_encoders.base import USER_ENCODERS, History, UserEncoder
-from recbole_morec.user_encoders.tower import tower_of, tower_size
+from recbole_morec.user_encoders.tower import TOWER_SETTINGS, tower_of, tower_size
 
 
 @USER_ENCODERS.register("DSSM")
@@ -26,6 +26,7 @@ class DSSM(UserEncoder):
         tower: ``[..., d]`` -> ``[..., d]``.
     """
 
+    reads = TOWER_SETTINGS
     targets = "each"
 
     def __init__(self, tower: nn.Module):

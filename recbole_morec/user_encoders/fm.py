@@ -24,6 +24,7 @@ from recbole_morec.user_encoders.dssm import others
 class FM(UserEncoder):
     """Sum of a history's item vectors."""
 
+    reads = frozenset()
     targets = "each"
 
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from recbole_morec.errors import ConfigError
 from recbole_morec.user_encoders.base import USER_ENCODERS, History, UserEncoder
 
 
@@ -26,7 +27,12 @@ class GRU4Rec(UserEncoder):
         hidden_multiplier: width of the units is this many times d.
         output_layer: a linear layer from the units' width to d; needed where the width is not d.
         hidden_dropout_prob: dropout of the item vectors.
+
+    Raises:
+        ConfigError: ``output_layer`` is False and the width is not d.
     """
+
+    reads = frozenset({"n_layers", "hidden_multiplier", "output_layer", "hidden_dropout_prob"})
 
     def __init__(
         self,
@@ -38,10 +44,16 @@ class GRU4Rec(UserEncoder):
         hidden_dropout_prob: float = 0.0,
     ):
         super().__init__()
-        self.dropout = nn.Dropout(hidden_dropout_prob)
         width = hidden_multiplier * dim
+        if width != dim and not output_layer:
+            raise ConfigError(
+                f"output_layer=False: GRU4Rec's units are hidden_multiplier={hidden_multiplier} "
+                f"times embedding_size={dim} wide, and states need {dim}; leave output_layer out, "
+                "or use hidden_multiplier=1."
+            )
+        self.dropout = nn.Dropout(hidden_dropout_prob)
         self.gru = nn.GRU(dim, width, n_layers, bias=False, batch_first=True)
-        self.output = nn.Linear(width, dim) if output_layer or width != dim else nn.Identity()
+        self.output = nn.Linear(width, dim) if output_layer else nn.Identity()
         # Of the units only the first layer is drawn anew; deeper ones keep PyTorch's start.
         nn.init.xavier_uniform_(self.gru.weight_ih_l0)
         nn.init.xavier_uniform_(self.gru.weight_hh_l0)

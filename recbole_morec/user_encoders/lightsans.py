@@ -14,9 +14,9 @@ from typing import Any
 from recbole.model.layers import LightTransformerEncoder
 from torch import Tensor, nn
 
-from recbole_morec.errors import ConfigError
 from recbole_morec.user_encoders.base import USER_ENCODERS
 from recbole_morec.user_encoders.prefixes import PrefixEncoder
+from recbole_morec.user_encoders.transformer import TRANSFORMER_SETTINGS, check_heads
 
 
 @USER_ENCODERS.register("LightSANs")
@@ -35,6 +35,8 @@ class LightSANs(PrefixEncoder):
         ConfigError: ``dim`` is not a multiple of ``n_heads``.
     """
 
+    reads = frozenset({*TRANSFORMER_SETTINGS, "k_interests"}) - {"attention_bias", "initializer"}
+
     def __init__(
         self,
         dim: int,
@@ -51,11 +53,7 @@ class LightSANs(PrefixEncoder):
         initializer_range: float = 0.02,
     ):
         super().__init__()
-        if dim % n_heads:
-            raise ConfigError(
-                f"embedding_size={dim} cannot be split over n_heads={n_heads} attention heads; "
-                f"choose a multiple of {n_heads}."
-            )
+        check_heads(dim, n_heads)
         self.positions = nn.Embedding(max_length, dim)
         self.norm = nn.LayerNorm(dim, eps=layer_norm_eps)
         self.dropout = nn.Dropout(hidden_dropout_prob)
@@ -79,11 +77,7 @@ class LightSANs(PrefixEncoder):
 
     @classmethod
     def from_config(cls, config: Any, dataset: Any) -> LightSANs:
-        names = (
-            "k_interests", "n_layers", "n_heads", "inner_size", "hidden_dropout_prob",
-            "attn_dropout_prob", "hidden_act", "layer_norm_eps", "initializer_range",
-        )  # fmt: skip
-        settings = {name: config[name] for name in names}
+        settings = {name: config[name] for name in sorted(cls.reads)}
         return cls(config["embedding_size"], config["MAX_ITEM_LIST_LENGTH"], **settings)
 
     def encode(self, vectors: Tensor, items: Tensor, mask: Tensor) -> Tensor:

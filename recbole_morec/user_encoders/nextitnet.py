@@ -29,6 +29,8 @@ class NextItNet(UserEncoder):
         output_layer: a linear layer at the end.
     """
 
+    reads = frozenset({"kernel_size", "block_num", "dilations", "output_layer"})
+
     def __init__(
         self,
         dim: int,

@@ -32,7 +32,7 @@ class SRGNN(PrefixEncoder):
         step: rounds of the gated graph network.
     """
 
-    needs = frozenset({"items"})
+    reads = frozenset({"step"})
 
     def __init__(self, dim: int, *, step: int = 2):
         super().__init__()

@@ -11,6 +11,10 @@ from torch.nn import functional as F
 
 from recbole_morec.item_encoders.projection import ACTIVATIONS
 
+TOWER_SETTINGS = frozenset(
+    {"tower_layers", "tower_activation", "tower_batch_norm", "hidden_dropout_prob"}
+)
+
 
 def tower(
     dim: int,

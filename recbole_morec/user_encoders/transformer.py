@@ -16,6 +16,20 @@ from torch import Tensor, nn
 from recbole_morec.errors import ConfigError
 from recbole_morec.user_encoders.base import UserEncoder
 
+TRANSFORMER_SETTINGS = (
+    "n_layers", "n_heads", "inner_size", "hidden_dropout_prob", "attn_dropout_prob", "hidden_act",
+    "layer_norm_eps", "attention_bias", "initializer", "initializer_range",
+)  # fmt: skip
+
+
+def check_heads(dim: int, n_heads: int) -> None:
+    """Raise ConfigError where vectors of ``dim`` cannot be split over the attention heads."""
+    if dim % n_heads:
+        raise ConfigError(
+            f"embedding_size={dim} cannot be split over n_heads={n_heads} attention heads; "
+            f"choose a multiple of {n_heads}."
+        )
+
 
 class Transformer(UserEncoder):
     """Transformer over item vectors; subclasses say which slot reads which.
@@ -34,6 +48,8 @@ class Transformer(UserEncoder):
         ConfigError: ``dim`` is not a multiple of ``n_heads``.
     """
 
+    reads = frozenset(TRANSFORMER_SETTINGS)
+
     def __init__(
         self,
         dim: int,
@@ -51,11 +67,7 @@ class Transformer(UserEncoder):
         initializer_range: float = 0.02,
     ):
         super().__init__()
-        if dim % n_heads:
-            raise ConfigError(
-                f"embedding_size={dim} cannot be split over n_heads={n_heads} attention heads; "
-                f"choose a multiple of {n_heads}."
-            )
+        check_heads(dim, n_heads)
         self.initializer = initializer
         self.initializer_range = initializer_range
         self.positions = nn.Embedding(slots, dim)
@@ -80,11 +92,7 @@ class Transformer(UserEncoder):
     @staticmethod
     def settings(config: Any) -> dict[str, Any]:
         """The arguments that are settings of the same name."""
-        names = (
-            "n_layers", "n_heads", "inner_size", "hidden_dropout_prob", "attn_dropout_prob",
-            "hidden_act", "layer_norm_eps", "attention_bias", "initializer", "initializer_range",
-        )  # fmt: skip
-        return {name: config[name] for name in names}
+        return {name: config[name] for name in TRANSFORMER_SETTINGS}
 
     def encode(self, vectors: Tensor, allowed: Tensor) -> Tensor:
         """Return states ``[B, S, d]``.

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from recbole_morec.user_encoders.base import USER_ENCODERS, History, UserEncoder
-from recbole_morec.user_encoders.tower import tower_of, tower_size
+from recbole_morec.user_encoders.tower import TOWER_SETTINGS, tower_of, tower_size
 
 
 @USER_ENCODERS.register("UserID")
@@ -25,7 +25,7 @@ class UserID(UserEncoder):
         tower: gives states ``[..., d]``.
     """
 
-    needs = frozenset({"user"})
+    reads = TOWER_SETTINGS
     reads_history = False
     transferable = False
     targets = "each"

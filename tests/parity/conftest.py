@@ -21,6 +21,29 @@ def pytest_addoption(parser):
     parser.addoption("--goldens", type=Path, default=HERE, help="folder of golden tensors")
 
 
+def goldens_in(folder: Path) -> list[str]:
+    """Names such as ``pixelrec/sasrec`` of all goldens of a folder."""
+    return sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.npz"))
+
+
+def folder_of(config: pytest.Config) -> Path:
+    """The folder that is checked.
+
+    Raises:
+        pytest.UsageError: it holds no golden, so that nothing would be checked.
+    """
+    folder = config.getoption("--goldens")
+    if not goldens_in(folder):
+        raise pytest.UsageError(
+            f"--goldens {folder}: there are no goldens (<system>/<name>.npz and .json) in it."
+        )
+    return folder
+
+
+def pytest_collection_modifyitems(config):
+    folder_of(config)
+
+
 class Golden:
     """One golden: what was fed to a published model, its weights, and what came out.
 
@@ -70,10 +93,12 @@ class Golden:
 
 @pytest.fixture
 def golden(request):
-    folder = request.config.getoption("--goldens")
+    folder = folder_of(request.config)
 
     def load(name: str) -> Golden:
         if not (folder / f"{name}.npz").exists():
+            if folder == HERE:
+                pytest.fail(f"{folder} has no {name}")
             pytest.skip(f"{folder} has no {name}")
         return Golden(folder, name)
 

@@ -30,13 +30,17 @@ from .test_models import Rows, batch_of, history_rows, rows_of
 
 @dataclass
 class Published:
-    """A golden, our model and settings for it, and its training rows in our form."""
+    """A golden, our model and settings for it, and its training rows in our form.
+
+    A setting may be a function of the golden.
+    """
 
     name: str
     model: str
     rows: Callable[[Golden], Rows]
     settings: dict[str, Any] = field(default_factory=dict)
-    items: Callable[[Tensor], Tensor] = lambda vectors: vectors  # what `out/item_emb_all` holds
+    # What of our item vectors `out/item_emb_all` holds.
+    items: Callable[[Golden, Tensor], Tensor] = lambda golden, vectors: vectors
 
     def __str__(self) -> str:
         return self.name
@@ -53,10 +57,20 @@ def profiles(golden: Golden) -> Rows:
     return history_rows(golden.tensor("in/train_items")[:, :-1])
 
 
-SASREC = {"n_layers": 2, "n_heads": 2, "inner_size": 64}
+def visual(golden: Golden, vectors: Tensor) -> Tensor:
+    """Of VBPR's item vectors, half of which are free, without the bias at their end."""
+    size = golden.sizes["embedding_size"]
+    return vectors[:, size // 2 : size]
+
+
+SASREC = {
+    "n_layers": lambda golden: golden.sizes["n_layers"],
+    "n_heads": lambda golden: golden.sizes["n_heads"],
+    "inner_size": lambda golden: golden.sizes["inner_size"] * golden.sizes["embedding_size"],
+}
 MODELS = [
-    Published("vbpr", "VBPR", pairs, items=lambda vectors: vectors[:, 16:32]),
-    Published("acf", "ACF", profiles, items=lambda vectors: vectors[:, 0]),
+    Published("vbpr", "VBPR", pairs, items=visual),
+    Published("acf", "ACF", profiles, items=lambda golden, vectors: vectors[:, 0]),
     Published(
         "curatornet", "CuratorNet", lambda golden: history_rows(golden.tensor("in/train_items")),
         {"pad_vector": "encoded"},
@@ -66,7 +80,9 @@ MODELS = [
         "fsasrec_hybrid", "FSASRec", rows_of,
         {
             **SASREC, "item_encoder": ["features", "id"], "fusion": "concat",
-            "projection_layers": {"features": "none", "fusion": [18]},
+            "projection_layers": lambda golden: {
+                "features": "none", "fusion": golden.sizes["dnn_layers"]
+            },
         },
     ),
     Published("fsasrec_semantic", "FSASRec", rows_of, {**SASREC, "item_encoder": "codes"}),
@@ -101,7 +117,10 @@ def build(model: str, golden: Golden, folder, **settings) -> MultimodalRecommend
 
 def filled(published: Published, golden: Golden, folder) -> MultimodalRecommender:
     """With the published weights; every parameter of ours has one of theirs."""
-    model = build(published.model, golden, folder, **published.settings)
+    settings = {
+        key: read(golden) if callable(read) else read for key, read in published.settings.items()
+    }
+    model = build(published.model, golden, folder, **settings)
     weights = golden.state({"": ""})
     state, unknown = our_state(weights, model.state_dict())
     model.load_state_dict(state, strict=True)
@@ -155,7 +174,7 @@ def scores(model: MultimodalRecommender, golden: Golden) -> tuple[Tensor, Tensor
 def test_item_vectors_and_scores(published, golden, tmp_path):
     data = golden(f"pixelrec/{published.name}")
     vectors, ours = scores(filled(published, data, tmp_path), data)
-    close(published.items(vectors)[1:], data.tensor("out/item_emb_all")[1:])
+    close(published.items(data, vectors)[1:], data.tensor("out/item_emb_all")[1:])
     close(ours[:, 1:], data.tensor("out/scores")[:, 1:])
     if published.name == "vbpr":
         close(vectors[1:, -1], data.tensor("out/total_visual_bias")[1:])

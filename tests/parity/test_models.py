@@ -436,7 +436,9 @@ def test_loss_gradients_and_scores(model, golden, tmp_path):
         rows = next(alone(rows))
     batch = batch_of(data, count, built.targets, case.fields, rows)
 
-    scores(built, data, case)  # before the training forward moves running statistics
+    # Before the training forward moves running statistics.
+    tolerance = [case.tolerance] * 2
+    close(scores(built, data, case)[:, 1:], data.tensor("out/scores")[:, 1:], *tolerance)
     built.train()
     loss = built.calculate_loss(batch)
     close(loss, data.tensor("out/loss"), *[case.tolerance] * 2)
@@ -473,7 +475,8 @@ def alone(rows: Rows) -> Iterator[Rows]:
 
 
 @torch.no_grad()
-def scores(built: Published, data: Golden, case: items.Case) -> None:
+def scores(built: Published, data: Golden, case: items.Case) -> Tensor:
+    """Ours after the published histories, ``[U, N]``."""
     built.eval()
     count = built.item_encoder_rows
     vectors = built.encode_items(items.content_of(data, torch.arange(1, count), case.fields))
@@ -495,8 +498,7 @@ def scores(built: Published, data: Golden, case: items.Case) -> None:
         # mask that was trained.
         built._mask = built.encode_reserved("pad")[0]
     users = built.encode_users(built.catalogue[history], history, user)
-    tolerance = [case.tolerance] * 2
-    close(built.score(users, built.catalogue)[:, 1:], data.tensor("out/scores")[:, 1:], *tolerance)
+    return built.score(users, built.catalogue)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)

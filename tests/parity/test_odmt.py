@@ -129,17 +129,21 @@ def test_loss_gradients_and_scores(golden, name, plain):
     for key, norm in gradients.items():
         assert ours[names[key]].grad.norm().item() == pytest.approx(norm, rel=1e-7), key
 
+    catalogue, ours = scores(model, data)
+    for b, branch in enumerate(BRANCHES):
+        close(catalogue[:, b], data.tensor(f"out/item_emb_{branch}"))
+        close(ours[branch], data.tensor(f"out/scores_{branch}"))
+    close(ours["ensemble"], data.tensor("out/scores_final"))
+
+
+@torch.no_grad()
+def scores(model: ODMT, data: Golden) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Item vectors ``[N, 3, d]``, and scores ``[U, N]`` of every branch."""
     model.eval()
-    with torch.no_grad():
-        catalogue = model.encode_items(content(data, torch.arange(data.sizes["item_num"] + 1)))
-        for b, branch in enumerate(BRANCHES):
-            close(catalogue[:, b], data.tensor(f"out/item_emb_{branch}"))
-        history = data.tensor("in/eval_item_seq")
-        users = model.encode_users(catalogue[history], history, history[:, 0])
-        scores = model.score(users, catalogue)
-    for branch in BRANCHES:
-        close(scores[branch], data.tensor(f"out/scores_{branch}"))
-    close(scores["ensemble"], data.tensor("out/scores_final"))
+    catalogue = model.encode_items(content(data, torch.arange(data.sizes["item_num"] + 1)))
+    history = data.tensor("in/eval_item_seq")
+    users = model.encode_users(catalogue[history], history, history[:, 0])
+    return catalogue, model.score(users, catalogue)
 
 
 @pytest.mark.parametrize("name", NAMES)
