@@ -128,7 +128,7 @@ def encoder_folder(folder: Path, name: str) -> str:
 
 
 def settings_of(case: Case, folder: Path, **overrides: Any) -> MoRecConfig:
-    """The published setting with this item encoder; dropout is off, so that arms can be compared."""
+    """The published setting with this item encoder; no dropout, so that arms are comparable."""
     values = {
         "data_path": str(folder), "item_encoder": encoder_folder(folder, case.encoder),
         "pretrained": None if case.encoder == "all-MiniLM-L6-v2" else False,
@@ -321,7 +321,7 @@ def build_optimizer_plainly(groups: list[dict[str, Any]], config: Any) -> torch.
 
 
 class Library:
-    """The bare library encoder: forward and backward on inputs that are there already, nothing else.
+    """The bare library encoder: forward and backward on inputs that are there already.
 
     Args:
         plain: whose encoder it runs.
@@ -390,7 +390,9 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "?")
     wide = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {f}" in "".join(lines)]
-    return f"{model}, {torch.get_num_threads()} threads, {', '.join(wide)}; torch {torch.__version__}"
+    return (
+        f"{model}, {torch.get_num_threads()} threads, {', '.join(wide)}; torch {torch.__version__}"
+    )
 
 
 def peak_growth() -> int:

@@ -1,21 +1,23 @@
 """One training step: ours against a plain loop that does what published code does.
 
-``python benchmarks/train_step.py [--case vit] [--rounds 3] [--free 20] [--memory] [--all_items]``
+``python benchmarks/train_step.py [--case vit] [--rounds 3] [--free 20] [--memory] [--attention]``
 
-The setting is PixelRec's: SASRec of d = 512 with 2 layers on ViT-B/32 at 224 px, of which the last two
-blocks train, L = 10, batches of 16 windows, one uniform negative per position, BPR; 4,500 windows of
-3,000 items. *Plain* decodes a JPEG per occurrence and encodes every slot with the library's encoder in
-float32, padding included. The arms have the same windows, negatives and weights and take turns, one
-step each; ratios are medians over the rounds. ``processor`` is the same ratio in processor seconds,
-which other programs on the machine disturb less.
+The setting is PixelRec's: SASRec of d = 512 with 2 layers on ViT-B/32 at 224 px, of which the last
+two blocks train, L = 10, batches of 16 windows, one uniform negative per position, BPR; 4,500
+windows of 3,000 items. *Plain* decodes a JPEG per occurrence and encodes every slot with the
+library's encoder in float32, padding included. The arms have the same windows, negatives and
+weights and take turns, one step each; ratios are medians over the rounds. ``processor`` is the same
+ratio in processor seconds, which other programs on the machine disturb less.
 
 - ``loss apart``: relative difference of the losses, with the weights set equal before every step;
   ``--free 20`` lets both arms go their way from equal weights for 20 steps first.
-- ``honest``: time of the plain step over that of the library's encoder (forward and backward) on the
-  same slots plus their decoding: at most 1.1.
+- ``honest``: time of the plain step over that of the library's encoder (forward and backward) on
+  the same slots plus their decoding: at most 1.1.
 - The states of the frozen blocks are made for the items of the measured steps, and what all items
   take is computed from that; ``--all_items`` makes them all.
-- ``--case`` names other encoders (vit, resnet50, swin-t, bert-base, minilm), ``--batch`` another size.
+- ``--case`` names other encoders (vit, resnet50, swin-t, bert-base, minilm, all), ``--batch``
+  another number of windows, ``--threads`` those of torch.
+- ``--attention`` adds the time of eager attention over that of SDPA, in each precision.
 - bf16 arms run where the processor multiplies bfloat16, or with ``--bf16``.
 - ``--memory`` adds what a step of every arm adds to a process of its own at its peak (Linux).
 """
@@ -90,9 +92,7 @@ def free_run(arms: dict[str, Ours], plain: Plain, steps: int) -> None:
     ours = arms["ours fp32"]
     take_weights(plain.model, ours.model)
     mine, theirs = ours.batches(), plain.batches()
-    apart = [
-        abs(ours.step(next(mine)) / plain.step(next(theirs)) - 1) for _ in range(steps)
-    ]
+    apart = [abs(ours.step(next(mine)) / plain.step(next(theirs)) - 1) for _ in range(steps)]
     print(f"\n{steps} free steps of fp32: losses apart by {apart[-1]:.1e} in the last, "
           f"{max(apart):.1e} at most")  # fmt: skip
 
@@ -127,18 +127,22 @@ def compare(case: Case, folder: Path, options: argparse.Namespace) -> None:
         with clock.time("library"):
             library.step(inputs)
         apart.append(abs(losses["ours fp32"] / losses["plain"] - 1))
+        newest = {name: (clock.wall[name][-1], clock.processor[name][-1]) for name in clock.wall}
+        told = (f"{name} {wall:.1f} ({used:.1f})" for name, (wall, used) in newest.items())
+        print("s (processor s):", ", ".join(told), f"apart {apart[-1]:.1e}", file=sys.stderr)
     print(f"\n{case.title}; batch {options.batch}, L = {case.length}\n")
     print("| arm | encoded | s per step | users/s | ratio | processor | states, s | with them |")
     print("| --- |" + " --- |" * 7)
     seconds = clock.median("plain")
-    print(f"| plain fp32 | {plain.slots} | {seconds:.2f} | {options.batch / seconds:.2f} | 1 | 1 | | |")
+    rate = options.batch / seconds
+    print(f"| plain fp32 | {plain.slots} | {seconds:.2f} | {rate:.2f} | 1 | 1 | | |")
     epoch = len(arms["ours fp32"].loader)
-    for name, arm in arms.items():
+    for name in arms:
         own, ratio = clock.median(name), clock.ratio("plain", name)
         spread = own / (own + cost[name] / (EPOCHS * epoch))
         print(
-            f"| {name} | {statistics.mean(items[name]):.0f} | {own:.2f} | {options.batch / own:.2f} "
-            f"| {ratio:.2f} | {clock.processor_ratio('plain', name):.2f} | {cost[name]:.0f} "
+            f"| {name} | {statistics.mean(items[name]):.0f} | {own:.2f} "
+            f"| {options.batch / own:.2f} | {ratio:.2f} | {clock.processor_ratio('plain', name):.2f} | {cost[name]:.0f} "
             f"| {ratio * spread:.2f} |"
         )
     bare = [a + b for a, b in zip(clock.wall["library"], clock.wall["decoding"], strict=True)]
@@ -147,8 +151,8 @@ def compare(case: Case, folder: Path, options: argparse.Namespace) -> None:
     )
     print(
         f"\nhonest: {honest:.2f} (library {clock.median('library'):.2f} s + decoding "
-        f"{clock.median('decoding'):.2f} s); loss apart at most {max(apart):.1e}; states made once, "
-        f"spread over {EPOCHS} epochs of {epoch} steps"
+        f"{clock.median('decoding'):.2f} s); loss apart at most {max(apart):.1e}; states made "
+        f"once, spread over {EPOCHS} epochs of {epoch} steps"
     )
 
 

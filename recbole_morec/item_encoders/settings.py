@@ -22,6 +22,7 @@ TRAIN_LAYERS = re.compile(r"^(all|none|last_\d+|stages:.*|lora|ia3)$")
 _DEFAULTS: dict[str, Any] = {
     "embedding_size": 64,
     "pretrained": None,
+    "attention": "auto",
     "pooling": "default",
     "activation": "relu",
     "projection_layers": [],
@@ -74,6 +75,7 @@ class EncoderSettings:
 
     embedding_size: int
     pretrained: bool | None
+    attention: str
     pooling: str
     activation: str
     projection_layers: tuple[int, ...] | None
