@@ -64,8 +64,22 @@ CASES = {
 }
 
 
-def write_world(folder: Path, items: int = 3000, windows: int = 4500, length: int = 10) -> Path:
-    """Write ``folder/world``: interactions, covers, titles and a tokenizer; returns ``folder``."""
+def write_world(
+    folder: Path,
+    items: int = 3000,
+    windows: int = 4500,
+    length: int = 10,
+    covers: int | None = None,
+    size: int = SIZE,
+) -> Path:
+    """Write ``folder/world``: interactions, covers and titles; returns ``folder``.
+
+    Args:
+        folder, items, windows, length: where, and how much of what; ``length`` is L.
+        covers: different ones, where the items shall share some.
+        size: of a cover in pixels.
+    """
+    covers = covers or items
     rng = np.random.default_rng(1)
     world = folder / NAME
     (world / "images").mkdir(parents=True)
@@ -88,16 +102,16 @@ def write_world(folder: Path, items: int = 3000, windows: int = 4500, length: in
     (world / f"{NAME}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
     words = np.array(_words())
     titles = [" ".join(rng.choice(words, rng.integers(6, 19))) for _ in range(items)]
-    covers = [f"images/{token}.jpg" for token in tokens]
+    files = [f"images/{i % covers}.jpg" for i in range(items)]
     table = ContentTable(
         fields={"title": "text", "cover": "image"},
         tokens=tokens,
-        columns={"title": titles, "cover": covers},
+        columns={"title": titles, "cover": files},
     )
     write_content(world / f"{NAME}.content", table)
-    for cover in covers:
+    for cover in dict.fromkeys(files):
         small = Image.fromarray(rng.integers(0, 256, (14, 14, 3), dtype=np.uint8))
-        small.resize((SIZE, SIZE), Image.BICUBIC).save(world / cover, quality=85)
+        small.resize((size, size), Image.BICUBIC).save(world / cover, quality=85)
     return folder
 
 
@@ -118,7 +132,14 @@ def encoder_folder(folder: Path, name: str) -> str:
     """A folder whose ``config.json`` describes the encoder, for random weights."""
     from transformers import BertConfig, CLIPVisionConfig, SwinConfig
 
-    known = {"vit": CLIPVisionConfig, "swin-t": SwinConfig, "bert-base": BertConfig}
+    small = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}
+    known = {
+        "vit": lambda: CLIPVisionConfig(),
+        "small-vit": lambda: CLIPVisionConfig(num_hidden_layers=4, **small),
+        "shallow-vit": lambda: CLIPVisionConfig(num_hidden_layers=1, image_size=32),
+        "swin-t": lambda: SwinConfig(),
+        "bert-base": lambda: BertConfig(),
+    }
     if name not in known:
         return name
     config = known[name]()

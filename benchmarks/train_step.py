@@ -142,7 +142,8 @@ def compare(case: Case, folder: Path, options: argparse.Namespace) -> None:
         spread = own / (own + cost[name] / (EPOCHS * epoch))
         print(
             f"| {name} | {statistics.mean(items[name]):.0f} | {own:.2f} "
-            f"| {options.batch / own:.2f} | {ratio:.2f} | {clock.processor_ratio('plain', name):.2f} | {cost[name]:.0f} "
+            f"| {options.batch / own:.2f} | {ratio:.2f} "
+            f"| {clock.processor_ratio('plain', name):.2f} | {cost[name]:.0f} "
             f"| {ratio * spread:.2f} |"
         )
     bare = [a + b for a, b in zip(clock.wall["library"], clock.wall["decoding"], strict=True)]
