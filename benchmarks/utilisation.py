@@ -6,8 +6,8 @@ The step is the trained tail of ViT-B/32 (its last two blocks, pooled and projec
 states: forward, backward and optimiser. The products alone are ``torch.matmul`` of the same shapes,
 three for every linear layer (forward, gradient of the input, gradient of the weight) and those of
 the attention, on tensors that are there already. Both take turns in one process; the share is the
-median of the rounds, in wall and in processor seconds. The second table says where the step's time goes
-(``torch.profiler``), by processor time of the operators themselves.
+median of the rounds, in wall and in processor seconds. The second table says where the step's time
+goes (``torch.profiler``), by the time of the operators themselves.
 """
 
 from __future__ import annotations
