@@ -89,8 +89,7 @@ class ImageEncoder(BackboneEncoder):
         """A CPU takes images in chunks whose activations stay in its caches.
 
         That changes no vector, since an image knows nothing of the others (``batch_dependent``
-        encoders, where it does, take all at once). Stored states are not cut: their tail is made of
-        products that do not gain by it (``benchmarks/utilisation.py``).
+        encoders, where it does, take all at once). Stored states are not cut.
         """
         images = content.get("image")
         chunk = max(1, CHUNK_PIXELS // self.size**2)
