@@ -75,6 +75,7 @@ class ItemEncoderSettings(_Settings):
     image_encoder: str
     text_encoder: str
     pretrained: bool | dict[str, bool] | None
+    attention: Literal["auto", "sdpa", "eager"]
     pooling: Pooling | dict[str, Pooling]
     activation: Activation | dict[str, Activation]
     projection_layers: Hidden | dict[str, Hidden]

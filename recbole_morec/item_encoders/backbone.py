@@ -107,6 +107,10 @@ class BackboneEncoder(ItemEncoder):
             return None
         return content[self.tokens_key].to(self._dtype), content.get(f"{self.tokens_key}_mask")
 
+    def parts(self, content: Content) -> list[Content]:
+        """The content in the pieces in which it is best encoded."""
+        return [content]
+
     def read(self, content: Content) -> Tensor:
         """Return what the projection reads: vectors ``[n, D]``, or tokens ``[n, T, D]``."""
         return self.tokens(content)[0] if self.pooling == "project_mean" else self.pooled(content)

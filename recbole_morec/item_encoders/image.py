@@ -82,20 +82,23 @@ class ImageEncoder(BackboneEncoder):
         return {"items": torch.zeros(1, dtype=torch.long), "image": image}
 
     def forward(self, content: Content) -> Tensor:
-        """Return item vectors ``[n, d]``.
+        """Return item vectors ``[n, d]``, of images in :meth:`parts`."""
+        vectors = [super(ImageEncoder, self).forward(part) for part in self.parts(content)]
+        return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
-        A CPU takes the images in chunks whose activations stay in its caches. That changes no
-        vector, since an image knows nothing of the others (``batch_dependent`` encoders, where it
-        does, take all at once).
+    def parts(self, content: Content) -> list[Content]:
+        """A CPU takes images in chunks whose activations stay in its caches.
+
+        That changes no vector, since an image knows nothing of the others (``batch_dependent``
+        encoders, where it does, take all at once). Stored states are not cut.
         """
-        if "image" not in content:
-            return super().forward(content)
-        images = content["image"]
+        images = content.get("image")
         chunk = max(1, CHUNK_PIXELS // self.size**2)
-        encode = super().forward
-        if images.device.type != "cpu" or len(images) <= chunk or self.batch_dependent:
-            return encode(content)
-        return torch.cat([encode({"image": part}) for part in images.split(chunk)])
+        if images is None or len(images) <= chunk:
+            return [content]
+        if images.device.type != "cpu" or self.batch_dependent:
+            return [content]
+        return [{"image": part} for part in images.split(chunk)]
 
     def probe_content(self) -> Content:
         """One black image of the size that the encoder will be given."""

@@ -167,7 +167,10 @@ class Prefix:
 
     def states(self, content: Content) -> Tensor:
         """Run the prefix: content of ``n`` items -> ``[n, T, D]``, the places of a map in a row."""
+        states = [self._states(part) for part in self._encoder.parts(content)]
+        return states[0] if len(states) == 1 else torch.cat(states)
 
+    def _states(self, content: Content) -> Tensor:
         def leave(module: nn.Module, args: tuple, output: Any) -> None:
             raise _Reached(_first(output))
 

@@ -39,6 +39,7 @@ SETTINGS_OF: dict[str, set[str]] = {
 _DEFAULTS: dict[str, Any] = {
     "embedding_size": 64,
     "pretrained": None,
+    "attention": "auto",
     "pooling": "default",
     "activation": "relu",
     "projection_layers": [],
@@ -91,6 +92,7 @@ class EncoderSettings:
 
     embedding_size: int
     pretrained: bool | None
+    attention: str
     pooling: str
     activation: str
     projection_layers: tuple[int, ...] | None

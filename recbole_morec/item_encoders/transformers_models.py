@@ -186,7 +186,18 @@ def make_model(card: EncoderCard, settings: EncoderSettings, config: Any) -> nn.
         model = _random(card, config, part, pooler)
     if card.modality == "text" and getattr(part, "is_encoder_decoder", False):
         model = model.get_encoder()
+    if settings.attention != "auto":
+        _set_attention(model, settings.attention, card.name)
     return model
+
+
+def _set_attention(model: nn.Module, kind: str, name: str) -> None:
+    try:
+        model.set_attn_implementation(kind)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            f"attention: {name} has no {kind} attention ({_first_line(error)})."
+        ) from error
 
 
 def has_pooler(model: nn.Module) -> bool:

@@ -8,6 +8,7 @@ waiting for one another, and a block that is damaged or whose content has change
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -101,10 +102,13 @@ class StateStore:
         shape = (len(items), self.longest, self.width)
         found = np.empty(shape, dtype=_numpy(self._dtype))
         block_of, rows = np.divmod(items, BLOCK)
-        for number in np.unique(block_of):
-            block, here = self._blocks[number], block_of == number
-            states = block.values.reshape(-1, *shape[1:])
-            found[here] = states[rows[here] - (number == 0)]  # item 0 has none
+        starts = np.append(np.flatnonzero(np.diff(block_of, prepend=-1)), len(items))
+        for start, stop in itertools.pairwise(starts):  # runs of items of one block
+            number = block_of[start]
+            states = self._blocks[number].values.reshape(-1, *shape[1:])
+            places = rows[start:stop] - (number == 0)  # item 0 has none
+            # Straight into place: with any mode but this one numpy copies once more.
+            np.take(states, places, axis=0, out=found[start:stop], mode="clip")
         return self._tensor(found), torch.ones(shape[:2], dtype=torch.bool)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
