@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from recbole_morec.sizes import read_size
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -13,6 +16,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Pooling = Literal["default", "cls", "first", "mean", "pooler", "masked_mean", "project_mean"]
 Activation = Literal["relu", "gelu", "tanh", "sigmoid", "leaky_relu", "none"]
 Hidden = list[Positive] | Literal["none"]
+
+
+def _size(value: float | str) -> float | str:
+    """The value as it is: written into a run folder it means the same again."""
+    try:
+        read_size(value)
+    except ValueError as error:
+        raise PydanticCustomError("size", str(error)) from error
+    return value
+
+
+Size = Annotated[float | str, AfterValidator(_size)]
 
 
 class _Settings(BaseModel):
@@ -105,11 +120,14 @@ class ItemEncoderSettings(_Settings):
     encoder_learning_rate: Rate
     encoder_weight_decay: Annotated[float, Field(ge=0)]
     projection_group: Literal["recommender", "encoder"]
+    encode_chunk: Positive | None
+    fit_memory: Size | None
 
 
 class MultimodalSettings(ItemEncoderSettings):
     """Settings of our models."""
 
+    micro_batch: Positive | None
     transform: Literal["native", "paper"]
     embedding_size: Positive
     encode: Literal["distinct", "every_slot"]

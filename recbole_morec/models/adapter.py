@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +19,9 @@ from recbole_morec.data.targets import Targets
 from recbole_morec.data.windows import Prefixes, Rows, Windows
 from recbole_morec.evaluation.catalogue import encode_catalogue
 from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
-from recbole_morec.item_encoders import ItemEncoder
+from recbole_morec.item_encoders import Content, ItemEncoder
 from recbole_morec.models.base import MultimodalRecommender
+from recbole_morec.models.encoding import Encoding
 from recbole_morec.models.whole_catalogue import WholeCatalogue
 
 
@@ -35,6 +37,7 @@ class ModelAdapter(ABC):
         model: the RecBole model (an ``nn.Module``).
         dataset: the dataset.
         item_encoder: what its item vectors come from; ``None`` for a model on ids.
+        encoding: how a training step encodes its items; ``None`` for a model on ids.
         trains: False for models without a gradient step (Pop): one pass over the data.
         bound_to_ids: True if parameters belong to internal ids, so that the model is of use with
             the same users and items in the same order only.
@@ -43,6 +46,7 @@ class ModelAdapter(ABC):
     model: nn.Module
     dataset: MultimodalDataset
     item_encoder: ItemEncoder | None = None
+    encoding: Encoding | None = None
     trains: bool = True
     bound_to_ids: bool = True
 
@@ -57,6 +61,14 @@ class ModelAdapter(ABC):
     def loss(self, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
         """This process's share of the loss: summed over processes and micro-batches it is the
         loss of the whole batch. Named parts add up to it."""
+
+    def encode_items(self, content: Content) -> Tensor:
+        """The vectors ``[n, ...]`` that a training step makes of item content."""
+        raise NotImplementedError
+
+    def content_of(self, items: np.ndarray, device: torch.device) -> Content:
+        """What a training step gives to :meth:`encode_items` for items ``[n]``."""
+        raise NotImplementedError
 
     @abstractmethod
     def scorer(self, device: torch.device) -> Scorer:
@@ -96,6 +108,7 @@ class MultimodalAdapter(ModelAdapter):
         self.trains = self.model.trains
         self.bound_to_ids = not self.model.transferable
         encoder = self.item_encoder = self.model.item_encoder
+        self.encoding = self.model.encoding
         self.content: ContentReader = open_content(dataset, encoder.needs, config)
         self._whole: WholeCatalogue | None = None
         if self.model.encodes == "catalogue":
@@ -135,6 +148,14 @@ class MultimodalAdapter(ModelAdapter):
         if self._whole is not None:
             batch = {**batch, "content": self._whole.content(batch["item_seq"].device)}
         return self.model.calculate_loss(batch)
+
+    def encode_items(self, content: Content) -> Tensor:
+        return self.model.encode_items(content)
+
+    def content_of(self, items: np.ndarray, device: torch.device) -> Content:
+        if self._whole is not None:
+            return self._whole.first(len(items), device)
+        return {key: value.to(device) for key, value in self.content.fetch(items).items()}
 
     def scorer(self, device: torch.device) -> Scorer:
         def encode(model: MultimodalRecommender) -> Tensor:

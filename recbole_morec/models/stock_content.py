@@ -18,8 +18,9 @@ from recbole_morec.data.stock_batches import StockBatches
 from recbole_morec.data.stock_content_batches import StockContentBatches
 from recbole_morec.errors import ConfigError
 from recbole_morec.evaluation.catalogue import encode_catalogue
-from recbole_morec.item_encoders import ItemEncoder, build_item_encoder
+from recbole_morec.item_encoders import Content, ItemEncoder, build_item_encoder
 from recbole_morec.models.content_embedding import ContentEmbedding, ItemVectors
+from recbole_morec.models.encoding import encoding_of
 from recbole_morec.models.stock_tables import (
     ENCODER_NAMES,
     REGULARISED,
@@ -48,6 +49,7 @@ class StockContent:
 
     Attributes:
         encoder: the item encoder.
+        encoding: encodes the items of a training step with it, all at once or in chunks.
         reader: of the content that it needs.
 
     Raises:
@@ -71,6 +73,7 @@ class StockContent:
                 f"{name}.{paths[0]} has {size}: leave projection_layers at its default, or give "
                 f"the model that size (its embedding_size or hidden_size)."
             )
+        self.encoding = encoding_of(self.encoder, config)
         self._config = config
         self._item_num = dataset.item_num
         self._fields = fields_read(name, config)
@@ -113,12 +116,18 @@ class StockContent:
             content, items = batch["content"], batch["content"]["items"]
         else:
             content, items = self._whole.content(device), None
-        encoded = self.encoder(content)
+        encoded = self.encoding(self.encoder, content)
         self._vectors.show(torch.cat([encoded.new_zeros(1, encoded.shape[1]), encoded]), items)
         try:
             yield
         finally:
             self._vectors.clear()
+
+    def content_of(self, items: np.ndarray, device: torch.device) -> Content:
+        """What a training step gives to the encoder for items ``[n]``."""
+        if self._whole is not None:
+            return self._whole.first(len(items), device)
+        return {key: value.to(device) for key, value in self.reader.fetch(items).items()}
 
     def encode_catalogue(self, device: torch.device) -> None:
         """From now on, until the next step, the model reads all items as they are encoded now."""

@@ -39,6 +39,7 @@ class InBatch(Objective):
     """
 
     published_reduction = "mean"
+    reads_whole_batch = True
 
     def __init__(
         self,
