@@ -105,7 +105,8 @@ def plan_of(steps: Steps, held: Held, passes: int, chunk: int | None) -> Plan:
     live = items if whole else chunk
     encoding = items * side.content + side.constant + live * (side.kept + _WORKING * side.largest)
     if not whole:
-        encoding += 2 * items * side.vector  # the chunks' vectors, and joined
+        # The chunks' vectors, and joined; a chunk's gradients beside the sum of the others'.
+        encoding += 2 * items * side.vector + held.gradients
     return Plan(passes, rows, items, None if whole else chunk, encoding, steps.users(rows), held)
 
 
@@ -171,17 +172,14 @@ def plan_memory(adapter: ModelAdapter, accelerator: Accelerator, config: Any) ->
     if not adapter.trains:
         return None
     adapter.model.to(accelerator.device)
-    held = held_by(adapter, accelerator, config)
-    log.info(
-        "memory: %s before training, gradients %s, state of %s %s",
-        write_size(held.before), write_size(held.gradients), config["learner"],
-        write_size(held.states),
-    )  # fmt: skip
     if adapter.encoding is None:
+        _say_held(held_by(adapter, accelerator, config), config)
         return None
     steps = Probe(adapter, accelerator, config)
-    catalogue = adapter.dataset.item_num * steps.item_side.vector
-    held = replace(held, catalogue=catalogue)
+    # Only now: on a CPU the first pass loads libraries that stay.
+    held = held_by(adapter, accelerator, config)
+    held = replace(held, catalogue=adapter.dataset.item_num * steps.item_side.vector)
+    _say_held(held, config)
     passes = config["accumulation_steps"]
     if config["micro_batch"]:
         passes = -(-steps.rows // config["micro_batch"])
@@ -245,6 +243,14 @@ def _not_in_passes(adapter: ModelAdapter, config: Any) -> str | None:
     if adapter.item_encoder.batch_dependent:
         return "batch_norm=train takes its statistics over the batch"
     return why_not_exact(config, config.model_class)
+
+
+def _say_held(held: Held, config: Any) -> None:
+    log.info(
+        "memory: %s before training, gradients %s, state of %s %s",
+        write_size(held.before), write_size(held.gradients), config["learner"],
+        write_size(held.states),
+    )  # fmt: skip
 
 
 def _say(plan: Plan, steps: Steps, config: Any) -> None:
