@@ -119,8 +119,9 @@ def main() -> None:
             ]
             strict, usual = results
             plain = plain or results
+            at_once = chunk or f"all {strict['items']}"
             print(
-                f"| {chunk or f'all {strict['items']}'} "
+                f"| {at_once} "
                 f"| {strict['used'] / 1e6:,.0f} MB ({strict['used'] / plain[0]['used']:.2f}) "
                 f"| {strict['planned'] / 1e6:,.0f} MB | {usual['used'] / 1e6:,.0f} MB "
                 f"| {usual['seconds'] / plain[1]['seconds']:.2f} "
