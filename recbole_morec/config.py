@@ -27,6 +27,7 @@ from recbole_morec import settings
 from recbole_morec.errors import ConfigError, suggest
 from recbole_morec.evaluation import protocol
 from recbole_morec.models.lookup import find_model, is_ours, our_models
+from recbole_morec.training.micro_batches import why_not_exact
 
 if TYPE_CHECKING:
     from recbole_morec.user_encoders import UserEncoder
@@ -37,10 +38,10 @@ PROPERTIES = next(p for p in (PACKAGE / "properties", PACKAGE.parent / "properti
 
 # Settings that change where or how a run happens but none of its numbers.
 _NOT_IN_HASH = {
-    "checkpoint_dir", "config_files", "data_path", "device", "eval_batch_size", "eval_step_log",
-    "gpu_id", "image_cache_gb", "local_rank", "log_interval", "log_tensorboard", "log_wandb",
-    "resume", "show_progress", "single_spec", "state", "text_store", "use_gpu", "wandb_project",
-    "worker",
+    "checkpoint_dir", "config_files", "data_path", "device", "encode_chunk", "eval_batch_size",
+    "eval_step_log", "fit_memory", "gpu_id", "image_cache_gb", "local_rank", "log_interval",
+    "log_tensorboard", "log_wandb", "micro_batch", "resume", "show_progress", "single_spec",
+    "state", "text_store", "use_gpu", "wandb_project", "worker",
 }  # fmt: skip
 
 # Settings that describe a dataset; a run evaluated on another dataset takes that one's.
@@ -347,6 +348,7 @@ class MoRecConfig(Config):
                 if key in self._user and key not in self.model_class.chooses
             ]
             problems += self._unfit_parts(values)
+            problems += self._cut_batches(values)
             listed = values["item_encoder"]
             alone = {"id", "features", "codes"}
             blind = alone & {listed} if isinstance(listed, str) else {"id"} & {*listed}
@@ -356,6 +358,11 @@ class MoRecConfig(Config):
                     "for a mask; use mask_vector=learned."
                 )
         if self.reads_content:
+            problems += [
+                f"fit_memory={values['fit_memory']} chooses {key}; give only one of the two."
+                for key in ("encode_chunk", "micro_batch")
+                if values["fit_memory"] and values.get(key)
+            ]
             problems += self._unknown_encoders(values) + _unknown_parts(values["load"])
         if self.reads_content and not problems:
             self.warnings += self._settings_without_effect(values)
@@ -448,6 +455,29 @@ class MoRecConfig(Config):
                 values,
                 f"objective={values['objective']}",
                 "objective=in_batch or sampled_softmax, ",
+            )
+        return problems
+
+    def _cut_batches(self, values: Mapping[str, Any]) -> list[str]:
+        """Problems of batches in parts, which must not change the loss."""
+        problems = []
+        if values["micro_batch"] and values["accumulation_steps"] != 1:
+            problems.append(
+                f"micro_batch={values['micro_batch']} and accumulation_steps="
+                f"{values['accumulation_steps']} both cut the batch up; give only one of the two."
+            )
+        reason = why_not_exact(values, self.model_class)
+        if values["micro_batch"] and reason:
+            problems.append(
+                f"micro_batch={values['micro_batch']}: {reason}, and micro-batches would change "
+                "the loss. Use encode_chunk, which takes less memory for the same loss; "
+                "accumulation_steps cuts the batch up all the same."
+            )
+        if values["encode_chunk"] and values["item_tower"] and values["tower_batch_norm"]:
+            problems.append(
+                f"encode_chunk={values['encode_chunk']}: the item tower takes its BatchNorm "
+                "statistics over the batch's items, and chunks would change them. Leave "
+                "encode_chunk empty, or use tower_batch_norm=False."
             )
         return problems
 

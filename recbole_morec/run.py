@@ -29,6 +29,7 @@ from recbole_morec.item_encoders import training_report
 from recbole_morec.models.adapter import ModelAdapter, build_adapter
 from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
+from recbole_morec.training.memory import plan_memory
 from recbole_morec.training.run_folder import RunFolder, read_document
 from recbole_morec.training.trainer import Trainer, TrainState
 from recbole_morec.transfer.parts import ITEM_PARTS, load_parts
@@ -193,6 +194,9 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
     if encoder is not None:
         folder.write_encoder(encoder)
         log.info("item encoder: %s", training_report(encoder))
+    parts.adapter.model.to(accelerator.device)
+    parts.adapter.prepare()  # what a step encodes, and keeps, depends on it
+    plan_memory(parts.adapter, accelerator, config)
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
     if not config["resume"]:
         folder.start_afresh()  # only now: bad settings or data shall not cost an earlier run

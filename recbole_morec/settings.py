@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from recbole_morec.sizes import read_size
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -13,6 +16,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Pooling = Literal["default", "cls", "first", "mean", "pooler", "masked_mean", "project_mean"]
 Activation = Literal["relu", "gelu", "tanh", "sigmoid", "leaky_relu", "none"]
 Hidden = list[Positive] | Literal["none"]
+
+
+def _size(value: float | str) -> float | str:
+    """The value as it is: written into a run folder it means the same again."""
+    try:
+        read_size(value)
+    except ValueError as error:
+        raise PydanticCustomError("size", str(error)) from error
+    return value
+
+
+Size = Annotated[float | str, AfterValidator(_size)]
 
 
 class _Settings(BaseModel):
@@ -101,16 +116,21 @@ class ItemEncoderSettings(_Settings):
     fusion_blocks: Positive
     fusion_heads: Positive
     fusion_inner_size: Positive | None
+    store_states: bool | Literal["auto"]
+    states_dtype: Literal["bf16", "fp16", "fp32"] | None
     catalogue_per_step: NonNegative
     load: str | dict[str, str] | None
     encoder_learning_rate: Rate
     encoder_weight_decay: Annotated[float, Field(ge=0)]
     projection_group: Literal["recommender", "encoder"]
+    encode_chunk: Positive | None
+    fit_memory: Size | None
 
 
 class MultimodalSettings(ItemEncoderSettings):
     """Settings of our models."""
 
+    micro_batch: Positive | None
     transform: Literal["native", "paper"]
     embedding_size: Positive
     encode: Literal["distinct", "every_slot"]
@@ -170,8 +190,6 @@ class MultimodalSettings(ItemEncoderSettings):
     id_init: Literal["random", "mean", "text", "image"]
     tie_cls_feature: bool
     fusion_weights: Literal["mean", "learned"]
-    store_states: bool | Literal["auto"]
-    states_dtype: Literal["bf16", "fp16", "fp32"] | None
     states_layer: int | dict[Literal["text", "image"], int] | None
     distillation_temperature: Rate
     distillation_alpha: Annotated[float, Field(ge=0)]

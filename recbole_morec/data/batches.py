@@ -30,6 +30,7 @@ epoch, step, steps  int           from 0, and steps per epoch; set by the loader
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,12 @@ class MultimodalBatches:
             "log_popularity": torch.from_numpy(self._log_popularity[reserved[1:]]),
             **extra,
         }
+
+    def without_content(self) -> MultimodalBatches:
+        """A builder of the same batches whose content is ids alone."""
+        bare = copy.copy(self)
+        bare._content = ContentReader()
+        return bare
 
     def _distinct(self, item_seq: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """The items of the batch in ascending order."""

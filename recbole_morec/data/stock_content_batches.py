@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,12 @@ class StockContentBatches:
         elif batch["has_terms"]:
             batch["content"] = self._content.fetch(self._distinct(batch["interaction"]))
         return batch
+
+    def without_content(self) -> StockContentBatches:
+        """A builder of the same batches whose content is ids alone."""
+        bare = copy.copy(self)
+        bare._content = ContentReader()
+        return bare
 
     def _distinct(self, interaction: Any) -> np.ndarray:
         """The items that the model reads, in ascending order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +19,10 @@ from recbole_morec.data.targets import Targets
 from recbole_morec.data.windows import Prefixes, Rows, Windows
 from recbole_morec.evaluation.catalogue import CatalogueCache, encode_catalogue
 from recbole_morec.evaluation.scorers import CatalogueScorer, Scorer
-from recbole_morec.item_encoders import ItemEncoder
+from recbole_morec.item_encoders import Content, ItemEncoder
 from recbole_morec.item_encoders.stored import StoredParts
 from recbole_morec.models.base import MultimodalRecommender
+from recbole_morec.models.encoding import Encoding
 from recbole_morec.models.whole_catalogue import WholeCatalogue
 
 
@@ -36,6 +38,7 @@ class ModelAdapter(ABC):
         model: the RecBole model (an ``nn.Module``).
         dataset: the dataset.
         item_encoder: what its item vectors come from; ``None`` for a model on ids.
+        encoding: how a training step encodes its items; ``None`` for a model on ids.
         trains: False for models without a gradient step (Pop): one pass over the data.
         bound_to_ids: True if parameters belong to internal ids, so that the model is of use with
             the same users and items in the same order only.
@@ -44,6 +47,7 @@ class ModelAdapter(ABC):
     model: nn.Module
     dataset: MultimodalDataset
     item_encoder: ItemEncoder | None = None
+    encoding: Encoding | None = None
     trains: bool = True
     bound_to_ids: bool = True
 
@@ -58,6 +62,14 @@ class ModelAdapter(ABC):
     def loss(self, batch: dict[str, Any]) -> Tensor | dict[str, Tensor]:
         """This process's share of the loss: summed over processes and micro-batches it is the
         loss of the whole batch. Named parts add up to it."""
+
+    def encode_items(self, content: Content) -> Tensor:
+        """The vectors ``[n, ...]`` that a training step makes of item content."""
+        raise NotImplementedError
+
+    def content_of(self, items: np.ndarray, device: torch.device) -> Content:
+        """What a training step gives to :meth:`encode_items` for items ``[n]``."""
+        raise NotImplementedError
 
     @abstractmethod
     def scorer(self, device: torch.device) -> Scorer:
@@ -101,6 +113,7 @@ class MultimodalAdapter(ModelAdapter):
         self.trains = self.model.trains
         self.bound_to_ids = not self.model.transferable
         encoder = self.item_encoder = self.model.item_encoder
+        self.encoding = self.model.encoding
         self.content: ContentReader = open_content(dataset, encoder.needs, config)
         self._stored = StoredParts(encoder, self.content, dataset, config)
         self._encoded = CatalogueCache()
@@ -145,6 +158,14 @@ class MultimodalAdapter(ModelAdapter):
         if self._whole is not None:
             batch = {**batch, "content": self._whole.content(batch["item_seq"].device)}
         return self.model.calculate_loss(batch)
+
+    def encode_items(self, content: Content) -> Tensor:
+        return self.model.encode_items(content)
+
+    def content_of(self, items: np.ndarray, device: torch.device) -> Content:
+        if self._whole is not None:
+            return self._whole.first(len(items), device)
+        return {key: value.to(device) for key, value in self.content.fetch(items).items()}
 
     def scorer(self, device: torch.device) -> Scorer:
         self.prepare()

@@ -17,6 +17,7 @@ from recbole_morec.errors import ConfigError, MoRecError
 from recbole_morec.item_encoders import ItemEncoder, build_item_encoder
 from recbole_morec.item_encoders.base import Reserved
 from recbole_morec.item_encoders.id import IdEncoder
+from recbole_morec.models.encoding import encoding_of
 from recbole_morec.models.every_slot import one_row_per_slot
 from recbole_morec.objectives import OBJECTIVES, positions
 from recbole_morec.user_encoders import USER_ENCODERS, History, UserEncoder, training_history
@@ -38,12 +39,15 @@ class MultimodalRecommender(SequentialRecommender):
     Attributes:
         item_encoder: content -> item vectors.
         item_tower: layers after it (``item_tower``), or ``None``.
+        encoding: encodes the items of a training step, all at once or in chunks.
         targets: which slots of a training row the loss reads.
         negatives: drawn negatives that a batch must carry, of every target.
         shares_negatives: they are one set for the whole batch instead.
         trains: False for a model without anything to learn.
         chooses: the settings that choose a part of it, of ``user_encoder`` and ``objective``.
         shortest_row: items that a training row needs; 1 where an item is predicted from the user.
+        reads_whole_batch: a term of the loss depends on the other rows of the batch, so that
+            micro-batches do not add up to it.
         encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
         transfer_parts: start of a tensor's name -> the part of ``load`` (docs/transfer.md) that it
             belongs to, where that is not plain from the name; the rest goes with the user encoder.
@@ -62,6 +66,7 @@ class MultimodalRecommender(SequentialRecommender):
         "item_tower": "projection",
         "objective.head": "item_table",
     }
+    reads_whole_batch: bool = False
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)
@@ -71,6 +76,7 @@ class MultimodalRecommender(SequentialRecommender):
         self._item_size = tower_size(config, dim) if config["item_tower"] else dim
         self.pad_vector = config["pad_vector"]
         self.encode = config["encode"]
+        self.encoding = encoding_of(self.item_encoder, config)
         self.catalogue: Tensor | None = None
 
     def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
@@ -143,7 +149,7 @@ class MultimodalRecommender(SequentialRecommender):
         # A model without parameters has its features.
         device = next(chain(self.parameters(), self.buffers())).device
         content = {key: value.to(device) for key, value in self.item_encoder.reserved(kind).items()}
-        return self.encode_items(content)
+        return self.encoding(self.encode_items, content)
 
     def encode_batch(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
         """Encode the items of a batch, each once or (``encode: every_slot``) once per slot.
@@ -154,7 +160,7 @@ class MultimodalRecommender(SequentialRecommender):
         every_slot = self.encode == "every_slot" and len(batch["item_seq"]) > 0
         if every_slot:
             batch = one_row_per_slot(batch, self.item_encoder)
-        encoded = self.encode_items(batch["content"])
+        encoded = self.encoding(self.encode_items, batch["content"])
         if every_slot and self.pad_vector == "zero":
             # Padding was encoded for the statistics; it is read as zero all the same.
             encoded = encoded.index_fill(0, batch["item_index"][~batch["mask"]] - 1, 0.0)
@@ -227,6 +233,7 @@ class MultimodalSequential(MultimodalRecommender):
         self.objective = OBJECTIVES.get(config["objective"]).from_config(config, dataset)
         self.negatives = self.objective.negatives
         self.shares_negatives = self.objective.shares_negatives
+        self.reads_whole_batch = self.objective.reads_whole_batch
         self.encodes = self.objective.encodes
         self.targets = target_kind(config, self.user_encoder)
         self.shortest_row = 2 if self.user_encoder.reads_history else 1

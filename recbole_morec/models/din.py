@@ -44,6 +44,7 @@ class DIN(MultimodalRecommender):
         self.objective = BPR.from_config(config, dataset)
         self.negatives = self.objective.negatives
         self.penalty = config["din_penalty"]
+        self.reads_whole_batch = bool(self.penalty)
         newest = config["window"] == "prefixes" or config["target_slots"] == "last"
         self.targets = "last" if newest else "next"
 

@@ -42,6 +42,7 @@ class ODMT(MultimodalRecommender):
     """
 
     chooses = ("user_encoder",)
+    reads_whole_batch = True
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from recbole.model.abstract_recommender import AutoEncoderMixin
 from recbole.utils import ModelType
@@ -23,6 +24,7 @@ from recbole_morec.data.stock_negatives import StockNegatives
 from recbole_morec.data.stock_transforms import StockTransform, seeded
 from recbole_morec.errors import ConfigError, MoRecError
 from recbole_morec.evaluation.stock_scorer import StockScorer
+from recbole_morec.item_encoders import Content
 from recbole_morec.item_encoders.id import IdEncoder
 from recbole_morec.models.adapter import ModelAdapter
 from recbole_morec.models.stock_content import StockContent
@@ -90,8 +92,12 @@ class StockAdapter(ModelAdapter):
         self.content: StockContent | None = None
         if config.reads_content:
             self.content = StockContent(config, dataset, self.model, load_weights)
-            self.item_encoder = self.content.encoder
+            self.item_encoder, self.encoding = self.content.encoder, self.content.encoding
         self._epoch: int | None = None
+
+    def prepare(self) -> None:
+        if self.content is not None:
+            self.content.prepare()
 
     def rows_by_id(self) -> frozenset[str]:
         return frozenset(
@@ -141,7 +147,14 @@ class StockAdapter(ModelAdapter):
         with self.content.step(batch, interaction[self.dataset.uid_field].device):
             return self.model.calculate_loss(interaction)
 
+    def encode_items(self, content: Content) -> Tensor:
+        return self.content.encoder(content)
+
+    def content_of(self, items: np.ndarray, device: torch.device) -> Content:
+        return self.content.content_of(items, device)
+
     def scorer(self, device: torch.device) -> StockScorer:
+        self.prepare()
         content = self.content
         return StockScorer(
             self.model,

@@ -18,8 +18,10 @@ from recbole_morec.data.stock_batches import StockBatches
 from recbole_morec.data.stock_content_batches import StockContentBatches
 from recbole_morec.errors import ConfigError
 from recbole_morec.evaluation.catalogue import CatalogueCache, encode_catalogue
-from recbole_morec.item_encoders import ItemEncoder, build_item_encoder
+from recbole_morec.item_encoders import Content, ItemEncoder, build_item_encoder
+from recbole_morec.item_encoders.stored import StoredParts
 from recbole_morec.models.content_embedding import ContentEmbedding, ItemVectors
+from recbole_morec.models.encoding import encoding_of
 from recbole_morec.models.stock_tables import (
     ENCODER_NAMES,
     REGULARISED,
@@ -48,6 +50,7 @@ class StockContent:
 
     Attributes:
         encoder: the item encoder.
+        encoding: encodes the items of a training step with it, all at once or in chunks.
         reader: of the content that it needs.
 
     Raises:
@@ -71,6 +74,7 @@ class StockContent:
                 f"{name}.{paths[0]} has {size}: leave projection_layers at its default, or give "
                 f"the model that size (its embedding_size or hidden_size)."
             )
+        self.encoding = encoding_of(self.encoder, config)
         self._config = config
         self._item_num = dataset.item_num
         self._fields = fields_read(name, config)
@@ -88,6 +92,8 @@ class StockContent:
             _replace(model, table, stand_in)
         model.add_module(ENCODER_NAMES.get(name, "item_encoder"), self.encoder)
         self.reader: ContentReader = open_content(dataset, self.encoder.needs, config)
+        stored = ChainMap({"encode": "distinct"}, settings)
+        self._stored = StoredParts(self.encoder, self.reader, dataset, stored)
         self._whole: WholeCatalogue | None = None
         if reason is not None:
             real = np.arange(dataset.item_num) > 0
@@ -100,6 +106,10 @@ class StockContent:
                 because=f": {reason.what}",
                 instead=reason.instead,
             )
+
+    def prepare(self) -> None:
+        """Make or open the stores of what the encoder's frozen parts give."""
+        self._stored.prepare()
 
     def batches(self, builder: StockBatches) -> StockContentBatches:
         """The batches of ``builder`` with the content of their items."""
@@ -114,12 +124,18 @@ class StockContent:
             content, items = batch["content"], batch["content"]["items"]
         else:
             content, items = self._whole.content(device), None
-        encoded = self.encoder(content)
+        encoded = self.encoding(self.encoder, content)
         self._vectors.show(torch.cat([encoded.new_zeros(1, encoded.shape[1]), encoded]), items)
         try:
             yield
         finally:
             self._vectors.clear()
+
+    def content_of(self, items: np.ndarray, device: torch.device) -> Content:
+        """What a training step gives to the encoder for items ``[n]``."""
+        if self._whole is not None:
+            return self._whole.first(len(items), device)
+        return {key: value.to(device) for key, value in self.reader.fetch(items).items()}
 
     def encode_catalogue(self, device: torch.device) -> None:
         """From now on, until the next step, the model reads all items as they are encoded now."""

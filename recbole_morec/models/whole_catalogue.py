@@ -69,6 +69,10 @@ class WholeCatalogue:
             self._content = self._gather(device)
         return self._content
 
+    def first(self, count: int, device: torch.device) -> Content:
+        """The content of the first ``count`` of them."""
+        return {key: value[:count] for key, value in self.content(device).items()}
+
     def _gather(self, device: torch.device) -> Content:
         items = torch.from_numpy(self._items).to(device)
         content: Content = {"items": items}

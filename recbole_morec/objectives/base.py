@@ -70,6 +70,8 @@ class Objective(nn.Module, ABC):
         negatives: drawn negatives that the batch must carry, of every position.
         shares_negatives: they are one set for the whole batch instead.
         encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
+        reads_whole_batch: a term depends on the other rows of the batch, so that micro-batches do
+            not add up to it.
         reads_vectors: False where states are compared with no item vector.
         transferable: False where parameter shapes depend on the number of users or items.
     """
@@ -77,6 +79,7 @@ class Objective(nn.Module, ABC):
     published_reduction: Literal["sum", "mean"] = "mean"
     encodes: Literal["batch", "catalogue"] = "batch"
     reads: frozenset[str] | None = None
+    reads_whole_batch: bool = False
     reads_vectors: bool = True
     transferable: bool = True
 

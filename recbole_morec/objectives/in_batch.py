@@ -45,6 +45,7 @@ class InBatch(Objective):
         }
     )  # fmt: skip
     published_reduction = "mean"
+    reads_whole_batch = True
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from recbole_morec.evaluation.evaluator import Evaluator, Report
 from recbole_morec.models.adapter import ModelAdapter
 from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import load_checkpoint, save_checkpoint
+from recbole_morec.training.micro_batches import micro_batches
 from recbole_morec.training.optim import (
     build_optimizer,
     build_scheduler,
@@ -127,7 +128,7 @@ class Trainer:
             config["train_batch_size"],
             seed=config["seed"],
             workers=config["worker"],
-            accumulation=config["accumulation_steps"],
+            accumulation=micro_batches(config, parallel.world_size()),
             shuffle=bool(config["shuffle"]),
             rank=parallel.rank(),
             world_size=parallel.world_size(),

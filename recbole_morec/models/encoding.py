@@ -1,0 +1,86 @@
+"""Encoding the items of a training step in bounded memory: a chunk at a time, computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from recbole_morec.errors import ConfigError
+from recbole_morec.item_encoders import Content, ItemEncoder
+
+Encode = Callable[[Content], Tensor]
+
+
+class Encoding:
+    """Encodes the items of a training step, all at once or ``size`` at a time.
+
+    A chunk keeps nothing for the way back but its content and its vectors; there it is encoded
+    again, with the random numbers and the precision that it had, and adds its gradient. Memory is
+    that of one chunk, whatever the batch, for the price of a second forward pass. Loss and gradient
+    are those of one piece. With dropout each chunk draws masks of its own, as a batch of its size
+    would, so that another ``size`` is another draw.
+
+    All of it lies inside one forward and one backward pass, so that DistributedDataParallel sees
+    nothing of it, and processes may have different numbers of chunks.
+
+    Args:
+        size: items at a time; ``None`` = all at once.
+        recompute: False keeps what a chunk needs on the way back: the plain twin, for tests.
+    """
+
+    def __init__(self, size: int | None = None, recompute: bool = True):
+        self.size = size
+        self.recompute = recompute
+        self._stand_in: Encode | None = None
+
+    def __call__(self, encode: Encode, content: Content) -> Tensor:
+        """``encode(content)``, vectors ``[n, ...]`` of the n items of ``content``."""
+        if self._stand_in is not None:
+            return self._stand_in(content)
+        count = len(content["items"])
+        if self.size is None or count <= self.size:
+            return encode(content)
+        chunks = [
+            {key: value[first : first + self.size] for key, value in content.items()}
+            for first in range(0, count, self.size)
+        ]
+        if self.recompute and torch.is_grad_enabled():
+            return torch.cat([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
+        return torch.cat([encode(chunk) for chunk in chunks])
+
+    @contextmanager
+    def replaced(self, stand_in: Encode) -> Iterator[None]:
+        """Within it the vectors come from ``stand_in``: a step without its encoder, to measure."""
+        self._stand_in = stand_in
+        try:
+            yield
+        finally:
+            self._stand_in = None
+
+
+def encoding_of(encoder: ItemEncoder, config: Any) -> Encoding:
+    """How a model encodes the items of a step, by ``encode_chunk``.
+
+    An encoder that reads no content (``id``, ``features``) takes all at once: there is nothing to
+    save.
+
+    Raises:
+        ConfigError: the encoder's vectors depend on the other items of the batch, which
+            ``encode_chunk`` or ``micro_batch`` would cut up.
+    """
+    asked = [key for key in ("encode_chunk", "micro_batch") if config[key]]
+    if asked and encoder.batch_dependent:
+        raise ConfigError(
+            [
+                f"{key}={config[key]}: with batch_norm=train the vectors of {encoder.name} depend "
+                f"on all items of the batch, and parts of it would change them. Leave {key} empty, "
+                "or use batch_norm=frozen."
+                for key in asked
+            ]
+        )
+    return Encoding(config["encode_chunk"] if encoder.needs else None)
