@@ -166,3 +166,19 @@ def test_layers_are_counted_as_the_library_counts_them(folder):
         for number in range(1, len(layers)):
             states = Prefix(encoder, number).states(content)
             torch.testing.assert_close(states, layers[number])
+
+
+def test_trying_leaves_statistics_as_they_are(folder):
+    encoder = with_last_block(("timm", "resnet", "image"), folder)
+    encoder.train_batch_norm = True
+    encoder.train()
+    before = {name: buffer.clone() for name, buffer in encoder.named_buffers()}
+    Prefix(encoder).check()
+    assert encoder.training
+    for name, buffer in encoder.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    encoder.backbone.layer1.train()  # frozen, but its statistics would follow the batches
+    frozen = encoder.train
+    encoder.train = lambda mode=True: (frozen(mode), encoder.backbone.layer1.train(mode))[0]
+    with pytest.raises(NoPrefix, match="batch statistics"):
+        Prefix(encoder).check()

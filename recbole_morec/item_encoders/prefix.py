@@ -19,7 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from recbole_morec.errors import MoRecError
-from recbole_morec.item_encoders.freezing import find_units, record_order, unit_of_names
+from recbole_morec.item_encoders.freezing import (
+    batch_norms,
+    find_units,
+    record_order,
+    unit_of_names,
+)
 
 if TYPE_CHECKING:
     from recbole_morec.item_encoders.backbone import BackboneEncoder
@@ -72,7 +77,8 @@ class Prefix:
         if units is None:
             raise NoPrefix("the backbone has no list of blocks or stages")
         self.units = units.names
-        with torch.no_grad(), record_order(backbone) as order:
+        self._encoder = encoder
+        with self._evaluating(), record_order(backbone) as order:
             encoder.read(encoder.probe_content())
         unit_of = unit_of_names(units, order, backbone.state_dict())
         trained = {unit_of[name] for name, p in backbone.named_parameters() if p.requires_grad}
@@ -80,9 +86,20 @@ class Prefix:
         if self.unit < 1:
             raise NoPrefix("its first block trains, or what comes before")
         self.names = [name for name, number in unit_of.items() if number < self.unit]
-        self._encoder = encoder
         self._reads_text = encoder.card.modality == "text"
-        self._answers = self._choose_answers()
+        with self._evaluating():
+            self._answers = self._choose_answers()
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """No gradient, no dropout, and BatchNorm statistics that stay as they are."""
+        training = self._encoder.training
+        try:
+            with torch.no_grad():
+                self._encoder.eval()
+                yield
+        finally:
+            self._encoder.train(training)
 
     def _choose_answers(self) -> dict[str, Answer]:
         """Settle which modules answer without computing, and which of them gives the states."""
@@ -129,7 +146,6 @@ class Prefix:
             raise NoPrefix("its blocks are not called by themselves")
         return times[0]
 
-    @torch.no_grad()
     def _trial(self, content: Content) -> list[_Call]:
         """All calls of the backbone's modules, in the order in which they begin."""
         calls: list[_Call] = []
@@ -218,7 +234,6 @@ class Prefix:
             return states.unflatten(1, self._shape[1:]).permute(0, 3, 1, 2)
         return states.unflatten(1, self._shape[:-1])
 
-    @torch.no_grad()
     def check(self) -> None:
         """Try both halves on a few items.
 
@@ -226,26 +241,28 @@ class Prefix:
             NoPrefix: the states differ between training and evaluation (dropout, BatchNorm), or
                 the tail does not give the item vectors of the whole.
         """
-        encoder, training = self._encoder, self._encoder.training
+        encoder = self._encoder
         before, encoder.prefix = encoder.prefix, self
         content = encoder.sample_content()
+        rest = {key: value for key, value in content.items() if key != "image"}
         try:
-            encoder.train()
-            trained = self.states(content)
-            encoder.eval()
-            states = self.states(content)
-            rest = {key: value for key, value in content.items() if key != "image"}
-            whole, tail = encoder(content), encoder({encoder.states_key: states, **rest})
+            with self._evaluating():
+                states = self.states(content)
+                whole, tail = encoder(content), encoder({encoder.states_key: states, **rest})
+                encoder.train()
+                if self._follows_batches() or not _alike(self.states(content), states):
+                    raise NoPrefix("its frozen part draws dropout or follows batch statistics")
         except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
             reason = f"its tail does not run alone ({type(error).__name__}: {error})"
             raise NoPrefix(reason) from None
         finally:
-            encoder.train(training)
             encoder.prefix = before
-        if not _alike(trained, states):
-            raise NoPrefix("its frozen part draws dropout or follows batch statistics in training")
         if not _alike(whole, tail):
             raise NoPrefix("its tail alone gives other vectors than the whole")
+
+    def _follows_batches(self) -> bool:
+        modules = (self._encoder.backbone.get_submodule(name) for name in self._answers)
+        return any(norm.training for module in modules for norm in batch_norms(module))
 
 
 # --- what modules of the prefix answer -----------------------------------------------------------
