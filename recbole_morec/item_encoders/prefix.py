@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,7 +41,8 @@ class _Reached(Exception):
         self.states = states
 
 
-Answer = Callable[[Tensor, tuple, dict], Any]  # states, and the module's own arguments
+Fill = Callable[..., Tensor]  # a shape -> a tensor that nobody should read
+Answer = Callable[[Tensor, tuple, dict, Fill], Any]  # states, and the module's own arguments
 
 
 @dataclass
@@ -78,6 +80,7 @@ class Prefix:
             raise NoPrefix("the backbone has no list of blocks or stages")
         self.units = units.names
         self._encoder = encoder
+        self._trying = False
         with self._evaluating(), record_order(backbone) as order:
             encoder.read(encoder.probe_content())
         unit_of = unit_of_names(units, order, backbone.state_dict())
@@ -213,11 +216,14 @@ class Prefix:
         """
         backbone = self._encoder.backbone
         states = self._restored(states.to(next(backbone.parameters()).dtype))
+        # In a trial, numbers that would be seen: memory might hold what stood there before.
+        noise = torch.Generator(states.device).manual_seed(0)
+        fill = partial(_noise, states, noise) if self._trying else states.new_empty
         changed = []
         try:
             for name, answer in self._answers.items():
                 module = backbone.get_submodule(name)
-                module.forward = _bound(answer, states)
+                module.forward = _bound(answer, states, fill)
                 changed.append(module)
             yield
         finally:
@@ -242,7 +248,7 @@ class Prefix:
                 the tail does not give the item vectors of the whole.
         """
         encoder = self._encoder
-        before, encoder.prefix = encoder.prefix, self
+        before, encoder.prefix, self._trying = encoder.prefix, self, True
         content = encoder.sample_content()
         rest = {key: value for key, value in content.items() if key != "image"}
         try:
@@ -256,7 +262,7 @@ class Prefix:
             reason = f"its tail does not run alone ({type(error).__name__}: {error})"
             raise NoPrefix(reason) from None
         finally:
-            encoder.prefix = before
+            encoder.prefix, self._trying = before, False
         if not _alike(whole, tail):
             raise NoPrefix("its tail alone gives other vectors than the whole")
 
@@ -268,41 +274,43 @@ class Prefix:
 # --- what modules of the prefix answer -----------------------------------------------------------
 
 
-def _bound(answer: Answer, states: Tensor) -> Callable:
-    return lambda *args, **kwargs: answer(states, args, kwargs)
+def _bound(answer: Answer, states: Tensor, fill: Fill) -> Callable:
+    return lambda *args, **kwargs: answer(states, args, kwargs, fill)
 
 
 def _given(template: Any) -> Answer:
     """The states, in the place of the first tensor of what the module gives."""
-    return lambda states, args, kwargs: _filled(template, states, len(states))
+    return lambda states, args, kwargs, fill: _filled(template, states, len(states), fill)
 
 
 def _blank(template: Any) -> Answer:
     """A tensor in the shape of what the module gives; its values mean nothing."""
+    shape = _first(template).shape
 
-    def answer(states: Tensor, args: tuple, kwargs: dict) -> Any:
+    def answer(states: Tensor, args: tuple, kwargs: dict, fill: Fill) -> Any:
         n = len(states)
-        return _filled(template, _unfilled(_first(template), states, n), n)
+        return _filled(template, fill((shape[0] * n, *shape[1:])), n, fill)
 
     return answer
 
 
-def _passed(states: Tensor, args: tuple, kwargs: dict) -> Any:
+def _passed(states: Tensor, args: tuple, kwargs: dict, fill: Fill) -> Any:
     """What the module is given."""
     return args[0] if args else next(v for v in kwargs.values() if isinstance(v, Tensor))
 
 
-def _filled(template: Any, value: Tensor, n: int) -> Any:
+def _filled(template: Any, value: Tensor, n: int, fill: Fill) -> Any:
     """``value``, or a tuple that begins with it where the module gives one for an item."""
     if isinstance(template, Tensor):
         return value
-    rest = [_unfilled(x, value, n) if isinstance(x, Tensor) else x for x in template[1:]]
+    rest = [
+        fill((x.shape[0] * n, *x.shape[1:])) if isinstance(x, Tensor) else x for x in template[1:]
+    ]
     return type(template)([value, *rest])
 
 
-def _unfilled(template: Tensor, like: Tensor, n: int) -> Tensor:
-    """Not expanded zeros: a library may write to it in place."""
-    return like.new_empty(template.shape[0] * n, *template.shape[1:])
+def _noise(like: Tensor, generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    return like.new_empty(shape).normal_(generator=generator)
 
 
 def _first(output: Any) -> Tensor | None:
