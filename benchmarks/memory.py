@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -82,7 +81,9 @@ def arm(options: argparse.Namespace, chunk: int | None) -> dict[str, float]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.process_time() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss, which starts from the peak of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     return {
         **first, "items": plan.items, "seconds": statistics.median(seconds),
         "used": peak - plan.held.before, "planned": plan.total - plan.held.before,
