@@ -107,6 +107,24 @@ def test_what_a_chunk_keeps_is_its_vectors():
     assert sum(kept[8]) == 0
 
 
+def test_gradients_of_many_chunks_in_bf16_are_as_exact_as_those_of_one():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(16, 16)
+    content = {"items": torch.arange(512), "x": torch.randn(512, 16)}
+    weight = torch.randn(512, 16)
+
+    def gradient(size, low):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            vectors = Encoding(size)(lambda c: layer(c["x"]), content)
+            (vectors.float() * weight).sum().backward()
+        return layer.weight.grad.clone()
+
+    exact = gradient(None, low=False)
+    error = {size: (gradient(size, low=True) - exact).norm() for size in (None, 2)}
+    assert error[2] < 1.5 * error[None]
+
+
 def test_an_encoder_without_content_takes_all_at_once(settings):
     assert built(settings, "PixelNet", encode_chunk=4).encoding.size is None
     assert built(settings, "PixelNet", encode_chunk=4, item_encoder="image").encoding.size == 4

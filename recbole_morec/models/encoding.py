@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,9 +50,10 @@ class Encoding:
             {key: value[first : first + self.size] for key, value in content.items()}
             for first in range(0, count, self.size)
         ]
+        apart = partial(_apart, encode)
         if self.recompute and torch.is_grad_enabled():
-            return torch.cat([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
-        return torch.cat([encode(chunk) for chunk in chunks])
+            return torch.cat([checkpoint(apart, chunk, use_reentrant=False) for chunk in chunks])
+        return torch.cat([apart(chunk) for chunk in chunks])
 
     @contextmanager
     def replaced(self, stand_in: Encode) -> Iterator[None]:
@@ -61,6 +63,22 @@ class Encoding:
             yield
         finally:
             self._stand_in = None
+
+
+def _apart(encode: Encode, chunk: Content) -> Tensor:
+    """Encode with casts of the weights of its own.
+
+    Autocast would share one cast between all chunks and add up their gradients in its precision:
+    in bf16 ever less exact, the more chunks there are.
+    """
+    device = chunk["items"].device.type
+    with torch.autocast(
+        device,
+        enabled=torch.is_autocast_enabled(device),
+        dtype=torch.get_autocast_dtype(device),
+        cache_enabled=False,
+    ):
+        return encode(chunk)
 
 
 def encoding_of(encoder: ItemEncoder, config: Any) -> Encoding:

@@ -20,8 +20,8 @@ The data sets are not part of this package; [converting](converting.md) says how
 `pixel200k`, `bili_2m`, `mind`, `hm`, ... from the downloads of their authors. What a paper decides
 stands in the file, and the file wins over the data set's own yaml and the defaults; the command
 line wins over the file: `--mixed_precision=bf16` (`no` on a CPU, where fp16 is not to be had),
-`--accumulation_steps=2` for less memory (other numbers where a loss or BatchNorm reads the whole
-batch). In an installed wheel the files lie in `recbole_morec/properties/paper`.
+`--fit_memory=8GB` for less memory and the same loss ([Memory](performance.md#memory)). In an
+installed wheel the files lie in `recbole_morec/properties/paper`.
 
 The figures are the papers'. They have not been measured again here: that takes the data, and for
 the larger encoders days on several GPUs. What has been compared are the models themselves: with the
