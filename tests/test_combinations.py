@@ -213,6 +213,7 @@ def test_no_item_is_encoded_twice_and_padding_at_most_once(
 def test_an_evaluation_encodes_the_catalogue_once(data, model, pad_vector):
     config, adapter = adapter_of(data, model, item_encoder="tiny_convnext", pad_vector=pad_vector)
     adapter.model.eval()
+    adapter.prepare()  # tries frozen parts before it stores what they give
     seen = record(adapter)
     cpu = torch.device("cpu")
     Evaluator(config, adapter.dataset, cpu).evaluate(adapter.scorer(cpu), "test")

@@ -77,7 +77,7 @@ SLOWER = {"learning_rate": 1e-3, "epochs": 8}  # attention over tokens
 ODMT = {"train_layers": "all", **SLOWER}
 # A projection's activation would solve that world behind a mere sum too.
 FUSIONS = {
-    "film": {"fusion_projection": False}, "gated": {"fusion_projection": False},
+    "film": {"fusion_projection": False, "epochs": 12}, "gated": {"fusion_projection": False},
     "co_attention": {}, "merged_attention": {},
 }  # fmt: skip
 MODELS = {
@@ -97,7 +97,7 @@ MODELS = {
     **{
         f"image+text, {fusion}": ours(
             "MoRec", solves={FUSION}, worlds=(FUSION,), item_encoder="image+text", fusion=fusion,
-            **settings, **SLOWER,
+            **SLOWER, **settings,
         )
         for fusion, settings in FUSIONS.items()
     },

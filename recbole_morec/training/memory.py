@@ -164,12 +164,13 @@ def plan_memory(adapter: ModelAdapter, accelerator: Accelerator, config: Any) ->
     The choice is put into ``adapter.encoding`` and into ``config["micro_batch"]``.
 
     Returns:
-        The plan; ``None`` for a model without an item encoder, of which nothing is measured.
+        The plan; ``None`` where nothing is measured: without an item encoder, or without rows to
+        train on, which the trainer refuses.
 
     Raises:
         ConfigError: nothing that leaves the loss as it is keeps to ``fit_memory``.
     """
-    if not adapter.trains:
+    if not adapter.trains or len(adapter.batches().rows) == 0:
         return None
     adapter.model.to(accelerator.device)
     if adapter.encoding is None:
