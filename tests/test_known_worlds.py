@@ -97,7 +97,7 @@ MODELS = {
     **{
         f"image+text, {fusion}": ours(
             "MoRec", solves={FUSION}, worlds=(FUSION,), item_encoder="image+text", fusion=fusion,
-            **SLOWER, **settings,
+            **{**SLOWER, **settings},
         )
         for fusion, settings in FUSIONS.items()
     },
