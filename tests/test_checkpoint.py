@@ -40,6 +40,30 @@ def test_round_trip_with_optimizer(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_state_of_a_channels_last_parameter_goes_on_in_its_layout(tmp_path):
+    """A fused optimiser pairs parameter and state by their place in memory."""
+
+    def step(network, optimizer):
+        optimizer.zero_grad()
+        images = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+        network(images).square().sum().backward()
+        optimizer.step()
+
+    def start():
+        torch.manual_seed(0)
+        network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return network, torch.optim.AdamW(network.parameters(), lr=0.1, fused=True)
+
+    unbroken, optimizer = start()
+    step(unbroken, optimizer)
+    save_checkpoint(tmp_path / "last", model=unbroken, extra={}, state={}, optimizer=optimizer)
+    step(unbroken, optimizer)
+    resumed, its_optimizer = start()
+    load_checkpoint(tmp_path / "last", model=resumed, optimizer=its_optimizer)
+    step(resumed, its_optimizer)
+    assert torch.equal(resumed.weight, unbroken.weight)
+
+
 def test_extra_state_keeps_tensors_and_scalars(tmp_path):
     save(tmp_path / "best", model())
     _, extra = load_checkpoint(tmp_path / "best", model=model())

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -77,6 +78,7 @@ def load_checkpoint(
         try:
             flat = load_file(folder / _OPTIMIZER)
             optimizer.load_state_dict(_unflatten(flat, document["optimizer"]))
+            _lay_out(optimizer)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"The optimiser state of {folder} is damaged or does not fit ({error}). Train "
@@ -168,6 +170,20 @@ def _unflatten(tensors: dict[str, Tensor], document: dict[str, Any]) -> dict[str
         index, name = key.split(".", 1)
         state[int(index)][name] = value
     return {"state": state, "param_groups": document["param_groups"]}
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Give each state the strides of its parameter.
+
+    Files hold contiguous tensors, and a fused optimiser walks parameter (channels-last, perhaps)
+    and state in the order of memory, whatever their strides.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            values = optimizer.state.get(parameter, {})
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _replace(partial: Path, folder: Path) -> None:
