@@ -40,8 +40,8 @@ PROPERTIES = next(p for p in (PACKAGE / "properties", PACKAGE.parent / "properti
 _NOT_IN_HASH = {
     "checkpoint_dir", "config_files", "data_path", "device", "encode_chunk", "eval_batch_size",
     "eval_step_log", "fit_memory", "gpu_id", "image_cache_gb", "local_rank", "log_interval",
-    "log_tensorboard", "log_wandb", "micro_batch", "resume", "show_progress", "single_spec",
-    "state", "text_store", "use_gpu", "wandb_project", "worker",
+    "log_tensorboard", "log_wandb", "micro_batch", "resume", "share_encoding", "show_progress",
+    "single_spec", "state", "text_store", "use_gpu", "wandb_project", "worker",
 }  # fmt: skip
 
 # Settings that describe a dataset; a run evaluated on another dataset takes that one's.
@@ -473,11 +473,18 @@ class MoRecConfig(Config):
                 "the loss. Use encode_chunk, which takes less memory for the same loss; "
                 "accumulation_steps cuts the batch up all the same."
             )
-        if values["encode_chunk"] and values["item_tower"] and values["tower_batch_norm"]:
+        follows = values["item_tower"] and values["tower_batch_norm"]
+        for key in ("encode_chunk", "share_encoding"):
+            if values[key] and follows:
+                problems.append(
+                    f"{key}={values[key]}: the item tower takes its BatchNorm statistics over the "
+                    f"batch's items, and parts of it would change them. Leave {key} at its "
+                    "default, or use tower_batch_norm=False."
+                )
+        if values["share_encoding"] and values["encode"] == "every_slot":
             problems.append(
-                f"encode_chunk={values['encode_chunk']}: the item tower takes its BatchNorm "
-                "statistics over the batch's items, and chunks would change them. Leave "
-                "encode_chunk empty, or use tower_batch_norm=False."
+                "share_encoding=True: encode=every_slot encodes an item as often as it occurs; "
+                "leave one of the two at its default."
             )
         return problems
 

@@ -31,6 +31,7 @@ from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
 from recbole_morec.training.memory import plan_memory
 from recbole_morec.training.run_folder import RunFolder, read_document
+from recbole_morec.training.savings import savings
 from recbole_morec.training.trainer import Trainer, TrainState
 from recbole_morec.transfer.parts import ITEM_PARTS, load_parts
 from recbole_morec.transfer.sources import open_source, requested, run_folder_of
@@ -196,8 +197,10 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         log.info("item encoder: %s", training_report(encoder))
     parts.adapter.model.to(accelerator.device)
     parts.adapter.prepare()  # what a step encodes, and keeps, depends on it
-    plan_memory(parts.adapter, accelerator, config)
+    plan = plan_memory(parts.adapter, accelerator, config)
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
+    if trainer.adapter.trains:
+        log.info("speed: %s", savings(parts.adapter, plan, trainer.optimizer, config))
     if not config["resume"]:
         folder.start_afresh()  # only now: bad settings or data shall not cost an earlier run
     if main:

@@ -107,6 +107,7 @@ class ItemEncoderSettings(_Settings):
     tokenizer: str | None
     max_text_length: Positive
     text_fields_as: Literal["joined", "averaged"]
+    text_buckets: bool | Literal["auto"]
     features: str | None
     codes: str | None
     fusion: Literal[
@@ -134,6 +135,7 @@ class MultimodalSettings(ItemEncoderSettings):
     transform: Literal["native", "paper"]
     embedding_size: Positive
     encode: Literal["distinct", "every_slot"]
+    share_encoding: bool
     pad_vector: Literal["zero", "encoded"]
     mask_vector: Literal["learned", "encoded"]
     user_encoder: str
