@@ -139,6 +139,8 @@ class MoRecConfig(Config):
         if self._problems:
             raise ConfigError(self._problems)
         self._user = {**files, **overrides, "model": model, "dataset": dataset}
+        if self._user.get("mixed_precision") is False:
+            self._user["mixed_precision"] = "no"  # which YAML reads as False
         try:
             super().__init__(model=model, dataset=dataset)
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
