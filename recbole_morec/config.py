@@ -39,9 +39,9 @@ PROPERTIES = next(p for p in (PACKAGE / "properties", PACKAGE.parent / "properti
 # Settings that change where or how a run happens but none of its numbers.
 _NOT_IN_HASH = {
     "checkpoint_dir", "config_files", "data_path", "device", "encode_chunk", "eval_batch_size",
-    "eval_step_log", "fit_memory", "gpu_id", "image_cache_gb", "local_rank", "log_interval",
-    "log_tensorboard", "log_wandb", "micro_batch", "resume", "share_encoding", "show_progress",
-    "single_spec", "state", "text_store", "use_gpu", "wandb_project", "worker",
+    "eval_step_log", "fit_memory", "gpu_id", "image_cache_gb", "keep_memory", "local_rank",
+    "log_interval", "log_tensorboard", "log_wandb", "micro_batch", "resume", "share_encoding",
+    "show_progress", "single_spec", "state", "text_store", "use_gpu", "wandb_project", "worker",
 }  # fmt: skip
 
 # Settings that describe a dataset; a run evaluated on another dataset takes that one's.

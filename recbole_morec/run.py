@@ -29,6 +29,7 @@ from recbole_morec.item_encoders import training_report
 from recbole_morec.models.adapter import ModelAdapter, build_adapter
 from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
+from recbole_morec.training.host_memory import keep_freed_memory
 from recbole_morec.training.memory import plan_memory
 from recbole_morec.training.run_folder import RunFolder, read_document
 from recbole_morec.training.savings import savings
@@ -177,6 +178,9 @@ def _only_evaluation(changes: Mapping[str, Any]) -> None:
 
 def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> dict[str, Any]:
     main = accelerator.is_main_process
+    keeps = config["keep_memory"] and not (config.reads_content and config["fit_memory"])
+    if accelerator.device.type == "cpu" and keeps:
+        keep_freed_memory()
     for warning in config.warnings:
         log.warning(warning)
     if config["resume"] and not _can_resume(folder):

@@ -69,6 +69,7 @@ class RunSettings(_Settings):
     stopping_step: NonNegative
     checkpoint_dir: str
     resume: bool
+    keep_memory: bool
     use_gpu: bool
     show_progress: bool
     log_interval: Positive

@@ -46,7 +46,7 @@ CASES = {
     ),
     "text": (
         {"item_encoder": "text", "worker": 2, "learner": "sgd"},
-        ["sdpa attention", "batches built beside it by 2 workers"],
+        ["eager attention", "batches built beside it by 2 workers"],
     ),
     "convolutions": ({"item_encoder": "tiny_resnet"}, ["channels last"]),
     "ids": ({"item_encoder": "id"}, ["fp32, adamw fused"]),

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from recbole_morec import parallel
 from recbole_morec.errors import counted
+from recbole_morec.item_encoders.attention import attention_of
 from recbole_morec.item_encoders.backbone import BackboneEncoder
 from recbole_morec.item_encoders.freezing import find_units
 from recbole_morec.item_encoders.stored import Stored, backbones_of
@@ -35,7 +36,8 @@ def savings(adapter: ModelAdapter, plan: Plan | None, optimizer: Optimizer, conf
     said = _encoding(adapter, plan, config) if reads else []
     said.append({"no": "fp32"}.get(config["mixed_precision"], config["mixed_precision"]))
     members = [] if encoder is None else backbones_of(encoder)
-    said += dict.fromkeys(f"{kind} attention" for kind in map(_attention, members) if kind)
+    kinds = [attention_of(member.backbone) for member in members]
+    said += dict.fromkeys(f"{kind} attention" for kind in kinds if kind)
     if any(_channels_last(member) for member in members):
         said.append("channels last")
     if optimizer.defaults.get("fused"):
@@ -81,10 +83,6 @@ def _passes(encoder: BackboneEncoder, stored: Stored | None) -> tuple[int, int] 
     if stored is None:
         return whole, whole
     return whole, whole - first
-
-
-def _attention(encoder: BackboneEncoder) -> str | None:
-    return getattr(getattr(encoder.backbone, "config", None), "_attn_implementation", None)
 
 
 def _channels_last(encoder: BackboneEncoder) -> bool:
