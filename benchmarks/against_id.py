@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from step_world import Case, Clock, Ours, machine, quiet, write_world
+from step_world import Case, Clock, Ours, machine, start, write_world
 
 FROZEN = Case("frozen features", "shallow-vit", "none", "pooler")
 TAIL = Case("trained tail", "small-vit", "last_2", "project_mean")
@@ -57,8 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    quiet()
+    start(options.threads)
     print(machine())
     print("\n| items | batch | ids, s per epoch | frozen features | ratio | processor |")
     print("| --- |" + " --- |" * 5)

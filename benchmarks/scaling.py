@@ -28,9 +28,9 @@ from step_world import (
     Ours,
     machine,
     peak_growth,
-    quiet,
     reset_peak,
     settings_of,
+    start,
     write_world,
 )
 
@@ -83,8 +83,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--processes", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    quiet()
+    start(options.threads)
     print(machine())
     for name, sizes in SIZES.items():
         print(f"\nagainst {name}\n")

@@ -29,8 +29,10 @@ from recbole_morec.data.content import ContentReader
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.loader import TrainLoader
 from recbole_morec.item_encoders.prefix import Prefix
+from recbole_morec.item_encoders.quick_gelu import QuickGelu
 from recbole_morec.models.adapter import MultimodalAdapter, build_adapter
 from recbole_morec.objectives import positions
+from recbole_morec.training.host_memory import keep_freed_memory
 from recbole_morec.training.optim import build_optimizer, parameter_groups
 from recbole_morec.user_encoders import training_history
 
@@ -262,7 +264,7 @@ class Plain:
     def __init__(self, ours: Ours):
         self.model = copy.deepcopy(ours.model).train()
         self.encoder = self.model.item_encoder
-        self.encoder.backbone.to(memory_format=torch.contiguous_format)
+        as_the_library_has_it(self.encoder.backbone)
         builder = copy.copy(ours.loader.builder)
         builder._content = ContentReader()  # ids alone
         self.loader = TrainLoader(builder, ours.loader.batch_size, seed=1)
@@ -334,6 +336,19 @@ class Plain:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
+
+
+def as_the_library_has_it(backbone: nn.Module) -> None:
+    """Undo what our encoders change in a backbone: memory layout, attention, CLIP's activation."""
+    from transformers.activations import QuickGELUActivation
+
+    backbone.to(memory_format=torch.contiguous_format)
+    if getattr(backbone, "_supports_sdpa", False):
+        backbone.set_attn_implementation("sdpa")
+    for parent in list(backbone.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, QuickGelu):
+                setattr(parent, name, QuickGELUActivation())
 
 
 def build_optimizer_plainly(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
@@ -432,6 +447,9 @@ def _status(key: str) -> int:
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def quiet() -> None:
-    """No log lines between those of a table."""
+def start(threads: int) -> None:
+    """Set up the process: threads, no log lines between those of a table, and freed memory kept,
+    from which all arms gain."""
+    torch.set_num_threads(threads)
     logging.disable(logging.INFO)
+    keep_freed_memory()

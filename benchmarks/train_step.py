@@ -46,8 +46,8 @@ from step_world import (
     has_bf16,
     machine,
     peak_growth,
-    quiet,
     reset_peak,
+    start,
     take_weights,
     write_world,
 )
@@ -219,8 +219,7 @@ def main() -> None:
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    quiet()
+    start(options.threads)
     names = list(CASES) if options.case == "all" else [options.case]
     if not options.only:
         print(machine())

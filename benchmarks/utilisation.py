@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from step_world import CASES, Clock, has_bf16, machine, quiet, settings_of, write_world
+from step_world import CASES, Clock, has_bf16, machine, settings_of, start, write_world
 from torch.profiler import ProfilerActivity, profile
 
 from recbole_morec.data.dataset import MultimodalDataset
@@ -121,8 +121,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--bf16", action="store_true", help="also where it is emulated")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    quiet()
+    start(options.threads)
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         write_world(Path(folder), items=40, windows=20)
