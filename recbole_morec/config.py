@@ -202,7 +202,9 @@ class MoRecConfig(Config):
             values, multimodal=self.multimodal, item_encoder=self.reads_content
         )
         values.update(converted)
-        checks = Consistency(self, values, self._user, self.internal_config_dict)
+        checks = Consistency(
+            self, values, self._user, self.internal_config_dict, sound=not problems
+        )
         self._problems += problems + checks.problems()
         self.warnings += checks.warnings
         if self._problems:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recbole.evaluator.register import metric_information, metric_types
 
 from recbole_morec.errors import ConfigError, suggest
+from recbole_morec.settings import ItemEncoderSettings
 from recbole_morec.training.micro_batches import why_not_exact
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Consistency:
         values: the resolved settings.
         user: those that the user gave.
         defaults: those of RecBole, the model and the dataset.
+        sound: each setting alone is of its type, so that they can be reckoned with.
 
     Attributes:
         warnings: sentences on settings without effect, once :meth:`problems` was called.
@@ -38,6 +40,7 @@ class Consistency:
         values: Mapping[str, Any],
         user: Mapping[str, Any],
         defaults: Mapping[str, Any],
+        sound: bool,
     ):
         self.model, self.model_class, self.dataset = (
             config.model,
@@ -46,6 +49,7 @@ class Consistency:
         )
         self.multimodal, self.reads_content = config.multimodal, config.reads_content
         self.values, self.user, self.defaults = values, user, defaults
+        self.sound = sound
         self.warnings: list[str] = []
 
     def problems(self) -> list[str]:
@@ -106,7 +110,9 @@ class Consistency:
                 for key in ("encode_chunk", "micro_batch")
                 if values["fit_memory"] and values.get(key)
             ]
-            problems += self._unknown_encoders() + _unknown_parts(values["load"])
+            problems += self._unfit_encoders() + _unknown_parts(values["load"])
+        if self.multimodal and self.sound:
+            problems += self.model_class.unfit_settings(values) + self._unfit_heads()
         if self.reads_content and not problems:
             self.warnings += self._settings_without_effect()
         if self.reads_content and not self.multimodal:
@@ -161,17 +167,54 @@ class Consistency:
                     found.append(f"{key} has no effect with {who}; {read_by(by)}.")
         return found
 
-    def _unknown_encoders(self) -> list[str]:
+    def _unfit_encoders(self) -> list[str]:
+        """Problems of item encoders: names, modalities, and what each is told."""
+        from recbole_morec.item_encoders.fusion import two_of_a_kind
+        from recbole_morec.item_encoders.outline import known_here, outline_problems
         from recbole_morec.item_encoders.registry import find_card
+        from recbole_morec.item_encoders.transformers_models import modality_of
 
-        values = self.values
-        names = values["item_encoder"]
-        problems = []
-        for name in [names] if isinstance(names, str) else names:
+        problems: list[str] = []
+        cards = []
+        for name in as_list(self.values["item_encoder"]):
             try:
-                find_card(name, Path(values["data_path"]) / self.dataset)
+                card = find_card(name, Path(self.values["data_path"]) / self.dataset)
+                if card.modality is None and known_here(card):
+                    card = modality_of(card)
             except ConfigError as error:
                 problems += error.problems
+            else:
+                cards.append(card)
+        cards = [card for card in cards if card.modality is not None]
+        first: dict[str, str] = {}
+        for card in cards:
+            if card.modality in first:
+                problems.append(two_of_a_kind(first[card.modality], card.name, card.modality))
+            first.setdefault(card.modality, card.name)
+        if self.sound:
+            # `transform` and others of RecBole's own mean something else.
+            mine = self.multimodal or ItemEncoderSettings.model_fields
+            told = {k: v for k, v in self.values.items() if mine is True or k in mine}
+            found = [problem for card in cards for problem in outline_problems(told, card)]
+            problems += dict.fromkeys(found)  # what concerns two encoders is told once
+        return problems
+
+    def _unfit_heads(self) -> list[str]:
+        """Problems of attention heads, of the user encoder and of a fusion."""
+        from recbole_morec.item_encoders.joins import heads_problems as fusion_heads_problems
+        from recbole_morec.user_encoders import USER_ENCODERS
+        from recbole_morec.user_encoders.transformer import heads_problems
+
+        values, problems = self.values, []
+        size, name = values["embedding_size"], values["user_encoder"]
+        chosen = "user_encoder" in self.model_class.chooses and USER_ENCODERS.problem(name) is None
+        if chosen and "n_heads" in (USER_ENCODERS.get(name).reads or ()):
+            problems += heads_problems(size, values["n_heads"])
+        hidden = values["projection_layers"]
+        hidden = list(hidden.values()) if isinstance(hidden, dict) else [hidden]
+        several = len(as_list(values["item_encoder"])) > 1 and self.model_class.fuses
+        if several and "none" not in hidden:  # else the encoders' own widths count
+            problems += fusion_heads_problems(values["fusion"], size, values["fusion_heads"])
         return problems
 
     def _unfit_parts(self) -> list[str]:
