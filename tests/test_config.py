@@ -279,6 +279,7 @@ def test_several_models_read_a_setting():
         ),
         ("MoRec", {"item_encoder": "image+text", "fusion": "sum", "fusion_heads": 5}, None),
         ("MoRec", {"fusion": "co_attention", "fusion_heads": 5}, None),
+        ("ODMT", {"fusion": "co_attention", "fusion_heads": 5}, None),
         (
             "PixelNet",
             {"item_encoder": ["tiny_vit", "id", "tiny_convnext"]},
