@@ -35,9 +35,9 @@ PROPERTIES = next(p for p in (PACKAGE / "properties", PACKAGE.parent / "properti
 # Settings that change where or how a run happens but none of its numbers.
 _NOT_IN_HASH = {
     "checkpoint_dir", "config_files", "data_path", "device", "encode_chunk", "eval_batch_size",
-    "eval_step_log", "fit_memory", "gpu_id", "image_cache_gb", "local_rank", "log_interval",
-    "log_tensorboard", "log_wandb", "micro_batch", "resume", "show_progress", "single_spec",
-    "state", "text_store", "use_gpu", "wandb_project", "worker",
+    "eval_step_log", "fit_memory", "gpu_id", "image_cache_gb", "keep_memory", "local_rank",
+    "log_interval", "log_tensorboard", "log_wandb", "micro_batch", "resume", "share_encoding",
+    "show_progress", "single_spec", "state", "text_store", "use_gpu", "wandb_project", "worker",
 }  # fmt: skip
 
 # Settings that describe a dataset; a run evaluated on another dataset takes that one's.
@@ -131,6 +131,8 @@ class MoRecConfig(Config):
         if self._problems:
             raise ConfigError(self._problems)
         self._user = {**files, **overrides, "model": model, "dataset": dataset}
+        if self._user.get("mixed_precision") is False:
+            self._user["mixed_precision"] = "no"  # which YAML reads as False
         try:
             super().__init__(model=model, dataset=dataset)
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:

@@ -261,11 +261,18 @@ class Consistency:
                 "the loss. Use encode_chunk, which takes less memory for the same loss; "
                 "accumulation_steps cuts the batch up all the same."
             )
-        if values["encode_chunk"] and values["item_tower"] and values["tower_batch_norm"]:
+        follows = values["item_tower"] and values["tower_batch_norm"]
+        for key in ("encode_chunk", "share_encoding"):
+            if values[key] and follows:
+                problems.append(
+                    f"{key}={values[key]}: the item tower takes its BatchNorm statistics over the "
+                    f"batch's items, and parts of it would change them. Leave {key} at its "
+                    "default, or use tower_batch_norm=False."
+                )
+        if values["share_encoding"] and values["encode"] == "every_slot":
             problems.append(
-                f"encode_chunk={values['encode_chunk']}: the item tower takes its BatchNorm "
-                "statistics over the batch's items, and chunks would change them. Leave "
-                "encode_chunk empty, or use tower_batch_norm=False."
+                "share_encoding=True: encode=every_slot encodes an item as often as it occurs; "
+                "leave one of the two at its default."
             )
         return problems
 

@@ -29,8 +29,10 @@ from recbole_morec.item_encoders import training_report
 from recbole_morec.models.adapter import ModelAdapter, build_adapter
 from recbole_morec.randomness import stream
 from recbole_morec.training.checkpoint import find_checkpoint, load_checkpoint
+from recbole_morec.training.host_memory import keep_freed_memory
 from recbole_morec.training.memory import plan_memory
 from recbole_morec.training.run_folder import RunFolder, read_document
+from recbole_morec.training.savings import savings
 from recbole_morec.training.trainer import Trainer, TrainState
 from recbole_morec.transfer.parts import ITEM_PARTS, load_parts
 from recbole_morec.transfer.sources import open_source, requested, run_folder_of
@@ -176,6 +178,9 @@ def _only_evaluation(changes: Mapping[str, Any]) -> None:
 
 def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> dict[str, Any]:
     main = accelerator.is_main_process
+    keeps = config["keep_memory"] and not (config.reads_content and config["fit_memory"])
+    if accelerator.device.type == "cpu" and keeps:
+        keep_freed_memory()
     for warning in config.warnings:
         log.warning(warning)
     if config["resume"] and not _can_resume(folder):
@@ -196,8 +201,10 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
         log.info("item encoder: %s", training_report(encoder))
     parts.adapter.model.to(accelerator.device)
     parts.adapter.prepare()  # what a step encodes, and keeps, depends on it
-    plan_memory(parts.adapter, accelerator, config)
+    plan = plan_memory(parts.adapter, accelerator, config)
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
+    if trainer.adapter.trains:
+        log.info("speed: %s", savings(parts.adapter, plan, trainer.optimizer, config))
     if not config["resume"]:
         folder.start_afresh()  # only now: bad settings or data shall not cost an earlier run
     if main:

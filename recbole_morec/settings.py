@@ -72,6 +72,7 @@ class RunSettings(_Settings):
     stopping_step: NonNegative
     checkpoint_dir: str
     resume: bool
+    keep_memory: bool
     use_gpu: bool
     show_progress: bool
     log_interval: Positive
@@ -110,6 +111,7 @@ class ItemEncoderSettings(_Settings):
     tokenizer: str | None
     max_text_length: Positive
     text_fields_as: Literal["joined", "averaged"]
+    text_buckets: bool | Literal["auto"]
     features: str | None
     codes: str | None
     fusion: Literal[
@@ -137,6 +139,7 @@ class MultimodalSettings(ItemEncoderSettings):
     transform: Literal["native", "paper"]
     embedding_size: Positive
     encode: Literal["distinct", "every_slot"]
+    share_encoding: bool
     pad_vector: Literal["zero", "encoded"]
     mask_vector: Literal["learned", "encoded"]
     user_encoder: str

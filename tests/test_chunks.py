@@ -1,5 +1,6 @@
 """Encoding items in chunks, computed again on the way back, is the same step."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_world
@@ -10,7 +11,7 @@ from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.loader import TrainLoader
 from recbole_morec.errors import ConfigError
 from recbole_morec.models.adapter import build_adapter
-from recbole_morec.models.encoding import Encoding
+from recbole_morec.models.encoding import Encoding, share_out
 
 STILL = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "encoder_dropout": 0.0}
 SHAKEN = {"hidden_dropout_prob": 0.2, "attn_dropout_prob": 0.2, "encoder_dropout": 0.2}
@@ -139,6 +140,36 @@ def test_vectors_that_depend_on_the_batch_are_refused(settings):
     tower = {"item_tower": True, "tower_layers": [16], "tower_batch_norm": True}
     with pytest.raises(ConfigError, match=r"encode_chunk=4: the item tower"):
         built(settings, "PixelNet", encode_chunk=4, item_encoder="image", **tower)
+    with pytest.raises(ConfigError, match=r"share_encoding=True: with batch_norm=train"):
+        built(settings, "PixelNet", share_encoding=True, **changes)
+    with pytest.raises(ConfigError, match=r"share_encoding=True: the item tower"):
+        built(settings, "PixelNet", share_encoding=True, item_encoder="image", **tower)
+    with pytest.raises(ConfigError, match=r"share_encoding=True: encode=every_slot"):
+        built(settings, "PixelNet", share_encoding=True, encode="every_slot")
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        [[1, 2, 3, 4], [3, 4, 5, 6], [4, 6, 7]],
+        [[2, 4], [4, 2], [2]],  # the third is left without any
+        [[9]],
+    ],
+)
+def test_every_item_is_encoded_by_one_of_those_who_hold_it(held):
+    shares = share_out([np.array(own) for own in held])
+    assert all({*share.tolist()} <= {*own} for share, own in zip(shares, held, strict=True))
+    assert all(len(share) for share in shares)
+    everything = np.concatenate(shares)
+    assert {*everything.tolist()} == {item for own in held for item in own}
+    needless = sum(share.tolist() == own[:1] for share, own in zip(shares, held, strict=True))
+    assert len(everything) <= len({*everything.tolist()}) + needless
+
+
+def test_shared_items_are_spread_over_the_processes():
+    both = np.arange(1, 101)
+    shares = share_out([both, both])
+    assert [len(share) for share in shares] == [50, 50]
 
 
 @pytest.mark.parametrize("objective", ["in_batch", "bpr"])

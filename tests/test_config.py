@@ -27,6 +27,11 @@ def test_later_files_win_and_the_command_line_wins_over_all(world, tmp_path):
     assert (config["epochs"], config["n_layers"], config["seed"]) == (3, 4, 5)
 
 
+def test_no_precision_may_be_written_as_yaml_reads_it(world):
+    assert parse_value("no") is False
+    assert build(world, mixed_precision=parse_value("no"))["mixed_precision"] == "no"
+
+
 def test_the_dataset_overrules_the_model_and_the_user_overrules_both(world):
     # PixelNet's own yaml says bpr; the dataset's yaml says in_batch.
     assert (

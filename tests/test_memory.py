@@ -32,6 +32,9 @@ class Steps:
     def items(self, rows):
         return 2 * rows + 10
 
+    def slots(self, rows):
+        return 4 * rows
+
     def users(self, rows):
         return 10 * rows
 

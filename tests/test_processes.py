@@ -63,6 +63,14 @@ def test_two_processes_equal_one(tmp_path, objective):
         ["--model=PixelNet", "--objective=sampled_softmax", "--negatives=25"],
         ["--model=PixelNet", "--objective=full_softmax", "--train_layers=none"],
         ["--model=MoRec", "--item_encoder=image+text", "--fusion=concat", "--encoder_dropout=0"],
+        ["--model=PixelNet", "--share_encoding=True", "--objective=in_batch"],
+        ["--model=PixelNet", "--share_encoding=True", "--objective=bpr", "--encode_chunk=7"],
+        [
+            "--model=PixelNet",
+            "--share_encoding=True",
+            "--objective=full_softmax",
+            "--catalogue_per_step=40",
+        ],
         ["--model=SASRec", "--hidden_size=16", "--n_heads=2"],
         ["--model=SASRec", "--item_encoder=image"],
         ["--model=HGN", "--item_encoder=text", "--encoder_dropout=0", "--loss_type=BPR"],
@@ -70,7 +78,7 @@ def test_two_processes_equal_one(tmp_path, objective):
         ["--model=VBPR", "--item_encoder=id"],
         ["--model=LightGCN"],
     ],
-    ids=lambda flags: "-".join(flag.partition("=")[2] for flag in flags[:2]),
+    ids=lambda flags: "-".join(flag.partition("=")[2] for flag in flags[:3]),
 )
 def test_two_processes_have_the_gradients_of_one(tmp_path, flags):
     world = write_world(tmp_path / "data" / "colours", users=61)

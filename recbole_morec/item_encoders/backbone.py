@@ -22,6 +22,7 @@ from recbole_morec.item_encoders.freezing import (
 from recbole_morec.item_encoders.pooling import masked_mean
 from recbole_morec.item_encoders.prefix import Prefix
 from recbole_morec.item_encoders.projection import make_projection
+from recbole_morec.item_encoders.quick_gelu import replace_quick_gelu
 from recbole_morec.item_encoders.registry import EncoderCard
 from recbole_morec.item_encoders.settings import EncoderSettings
 
@@ -137,6 +138,7 @@ class BackboneEncoder(ItemEncoder):
         The trial tells the width ``D``, the order in which the modules run and which parameters
         take no part. It runs in eval mode and draws no random number.
         """
+        replace_quick_gelu(self.backbone)
         if settings.encoder_dropout is not None:
             set_dropout(self.backbone, settings.encoder_dropout)
         if self.pooling == "cls" and not self.has_class_token:

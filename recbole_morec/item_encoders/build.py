@@ -19,6 +19,7 @@ from recbole_morec.item_encoders import (  # noqa: F401
     published_encoders,
     vision,
 )
+from recbole_morec.item_encoders.attention import choose_attention
 from recbole_morec.item_encoders.base import ItemEncoder
 from recbole_morec.item_encoders.fusion import make_fusion, member_settings, two_of_a_kind
 from recbole_morec.item_encoders.registry import EncoderCard, builder_of, find_card, is_registered
@@ -34,7 +35,8 @@ def build_item_encoder(
     Args:
         config: the settings (see :class:`~recbole_morec.item_encoders.settings.EncoderSettings`);
             absent keys get defaults. ``item_encoder_architecture`` may hold what
-            :meth:`ItemEncoder.architecture` returned, so that nothing has to be downloaded.
+            :meth:`ItemEncoder.architecture` returned, so that nothing has to be downloaded;
+            ``device``, where it is going to run, decides about ``attention: auto``.
         dataset: has ``item_tokens``, ``item_num`` and ``folder``.
         load_weights: False builds the modules only, for weights that a checkpoint brings.
 
@@ -49,6 +51,7 @@ def build_item_encoder(
     names = [names] if isinstance(names, str) else list(names)
     saved = architecture.get("members") or {architecture.get("modality"): architecture}
     method = config_value(config, "fusion", "sum")
+    device = config_value(config, "device")
     members: dict[str, ItemEncoder] = {}
     for name in names:
         card = _card(name, Path(dataset.folder), saved)
@@ -57,7 +60,9 @@ def build_item_encoder(
         settings = read_settings(config, card.modality, load_weights, saved.get(card.modality))
         if len(names) > 1:
             settings = member_settings(settings, method)
-        members[card.modality] = builder_of(card)(card, settings, dataset)
+        member = members[card.modality] = builder_of(card)(card, settings, dataset)
+        if settings.attention == "auto" and device is not None:
+            choose_attention(member, device)
     if len(members) == 1:
         return next(iter(members.values()))
     settings = read_settings(config, "fusion")

@@ -256,14 +256,14 @@ class Prefix:
                 states = self.states(content)
                 whole, tail = encoder(content), encoder({encoder.states_key: states, **rest})
                 encoder.train()
-                if self._follows_batches() or not _alike(self.states(content), states):
+                if self._follows_batches() or not alike(self.states(content), states):
                     raise NoPrefix("its frozen part draws dropout or follows batch statistics")
         except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
             reason = f"its tail does not run alone ({type(error).__name__}: {error})"
             raise NoPrefix(reason) from None
         finally:
             encoder.prefix, self._trying = before, False
-        if not _alike(whole, tail):
+        if not alike(whole, tail):
             raise NoPrefix("its tail alone gives other vectors than the whole")
 
     def _follows_batches(self) -> bool:
@@ -324,7 +324,8 @@ def _equal(one: Tensor, other: Tensor | None) -> bool:
     return other is not None and one.shape == other.shape and torch.equal(one, other)
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether they are equal but for rounding."""
     scale = one.abs().max().clamp_min(1e-30)
     return one.shape == other.shape and bool(((one - other).abs().max() <= 1e-5 * scale).item())
 

@@ -26,7 +26,9 @@ _PROJECTED = {"activation", "projection_layers", "projection_dropout"}
 # Modality -> settings that concern it.
 SETTINGS_OF: dict[str, set[str]] = {
     "image": {*_TRAINED, *_PROJECTED, "image_size", "resize"},
-    "text": {*_TRAINED, *_PROJECTED, "tokenizer", "max_text_length", "text_fields_as"},
+    "text": {
+        *_TRAINED, *_PROJECTED, "tokenizer", "max_text_length", "text_fields_as", "text_buckets",
+    },
     "id": set(),
     "features": {*_PROJECTED, "features"},
     "codes": {"codes"},
@@ -56,6 +58,7 @@ _DEFAULTS: dict[str, Any] = {
     "text_fields": None,
     "text_fields_as": "joined",
     "max_text_length": 30,
+    "text_buckets": "auto",
     "features": None,
     "codes": None,
     "missing_content": "error",
@@ -109,6 +112,7 @@ class EncoderSettings:
     text_fields: tuple[str, ...] | None
     text_fields_as: str
     max_text_length: int
+    text_buckets: bool | str
     features: str | None
     codes: str | None
     missing_content: str

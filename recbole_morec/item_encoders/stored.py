@@ -100,6 +100,12 @@ def _states(encoder: BackboneEncoder, prefix: Prefix) -> Encode:
     return encode
 
 
+def backbones_of(encoder: ItemEncoder) -> list[BackboneEncoder]:
+    """The encoders with a backbone: this one, or those of a fusion's members that have one."""
+    members = encoder.members.values() if isinstance(encoder, FusionEncoder) else [encoder]
+    return [each for each in members if isinstance(each, BackboneEncoder)]
+
+
 class StoredParts:
     """Puts stored states in the place of an item encoder's content.
 
@@ -110,16 +116,19 @@ class StoredParts:
         dataset: has ``folder`` and ``item_num``.
         config: the keys ``store_states``, ``states_dtype``, ``mixed_precision``, ``transform``,
             ``encode`` and ``show_progress``.
+
+    Attributes:
+        by_encoder: what is stored of which encoder.
     """
 
     def __init__(self, encoder: ItemEncoder, reader: ContentReader, dataset: Any, config: Any):
-        members = encoder.members.values() if isinstance(encoder, FusionEncoder) else [encoder]
-        self._encoders = [each for each in members if isinstance(each, BackboneEncoder)]
+        self._encoders = backbones_of(encoder)
         self._reader = reader
         self._own = list(reader.readers)
         self._dataset = dataset
         self._config = config
         self._made_from: list[tuple] | None = None
+        self.by_encoder: dict[BackboneEncoder, Stored] = {}
 
     def prepare(self) -> None:
         """Make or open the stores, if the weights are others than at the last call.
@@ -139,6 +148,7 @@ class StoredParts:
         if versions == self._made_from:
             return
         self._reader.readers = list(self._own)
+        self.by_encoder = {}
         for encoder in self._encoders:
             encoder.prefix = None
             try:
@@ -164,6 +174,7 @@ class StoredParts:
         )
         _log.info("%s: %s are read from %s", encoder.name, stored.what, store.folder)
         encoder.prefix = stored.prefix
+        self.by_encoder[encoder] = stored
         keeps = stored.prefix is not None and modality == "text"  # the tail reads the mask
         self._reader.readers = [
             *(r for r in self._reader.readers if keeps or _SOURCES[modality] not in r.keys),

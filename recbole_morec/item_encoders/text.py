@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.backbone import BackboneEncoder, first_tensor
 from recbole_morec.item_encoders.base import Content, Reserved, TextNeed
+from recbole_morec.item_encoders.prefix import alike
 from recbole_morec.item_encoders.registry import EncoderCard
 from recbole_morec.item_encoders.settings import EncoderSettings
+from recbole_morec.item_encoders.text_buckets import length_buckets
 from recbole_morec.item_encoders.tokenizer import find_tokenizer
 from recbole_morec.item_encoders.transformers_models import (
     check_inputs,
@@ -47,6 +50,7 @@ class TextEncoder(BackboneEncoder):
         fields, apart = settings.text_fields or (), settings.text_fields_as == "averaged"
         self.needs = [TextNeed(tokenizer, fields, settings.max_text_length, apart)]
         self._inputs = input_names(type(backbone))
+        self._by_length = settings.text_buckets
         check_inputs(backbone, "input_ids", card.name)
         try:
             if self.pooling in ("default", "cls"):
@@ -70,8 +74,7 @@ class TextEncoder(BackboneEncoder):
         ids[:, 0] = row[0]
         mask = torch.ones_like(ids, dtype=torch.bool)
         mask[1, -1:] = mask[2, -2:] = False
-        device = next(self.backbone.parameters()).device
-        return {"text_ids": ids.to(device), "text_mask": mask.to(device)}
+        return {"text_ids": ids.to(self._device), "text_mask": mask.to(self._device)}
 
     def reserved(self, kind: Reserved) -> Content:
         """NineRec's rows: ``max_length`` zeros of which none is real for padding, and a sentence
@@ -141,16 +144,51 @@ class TextEncoder(BackboneEncoder):
         if self.pooled_key in content:
             vectors = super().forward(content)
             return vectors if vectors.ndim == 2 else vectors.mean(dim=1)
-        if self.tokens_key in content or content["text_ids"].ndim == 2:
+        if self.tokens_key in content:
             return super().forward(content)
+        if content["text_ids"].ndim == 2:
+            return self._in_buckets(super().forward, content)
         fields = content["text_ids"].shape[:2]  # n, F
-        return super().forward(_flat(content)).unflatten(0, fields).mean(dim=1)
+        vectors = self._in_buckets(super().forward, _flat(content))
+        return vectors.unflatten(0, fields).mean(dim=1)
 
     def pooled(self, content: Content) -> Tensor:
         """One vector per item before the projection, ``[n, D]``; of fields apart ``[n, F, D]``."""
         if self.pooled_key in content or content["text_ids"].ndim == 2:
             return super().pooled(content)
         return super().pooled(_flat(content)).unflatten(0, content["text_ids"].shape[:2])
+
+    def _in_buckets(self, run: Callable[[Content], Tensor], content: Content) -> Tensor:
+        """``run(content)``, of texts in buckets by length where no vector depends on its padding.
+
+        Dropout draws for each bucket, as for a batch of its own.
+        """
+        mask = content["text_mask"]
+        if not self._by_length or len(mask) == 0:
+            return run(content)
+        buckets = length_buckets(mask)
+        if len(buckets) == 1 or not self._ignores_padding(run):
+            return run(content)
+        vectors = torch.cat([run(_cut(content, rows, width)) for rows, width in buckets])
+        return vectors[torch.cat([rows for rows, _ in buckets]).argsort()]
+
+    @torch.no_grad()
+    def _ignores_padding(self, run: Callable[[Content], Tensor]) -> bool:
+        """Whether texts of different lengths have the same vectors together and alone; tried
+        once. Not so where a model mixes all places (FNet), or cuts its text into blocks."""
+        if self._by_length == "auto":
+            training, content = self.training, self.sample_content()
+            self.eval()
+            lengths = content["text_mask"].sum(dim=1).tolist()
+            rows = [torch.tensor([row], device=self._device) for row in range(len(lengths))]
+            alone = [run(_cut(content, *at)) for at in zip(rows, lengths, strict=True)]
+            self._by_length = alike(run(content), torch.cat(alone))
+            self.train(training)
+        return self._by_length
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``; of fields
@@ -195,6 +233,11 @@ class TextEncoder(BackboneEncoder):
 def _flat(content: Content) -> Content:
     """The fields ``[n, F, T]`` as texts ``[n F, T]``."""
     return {name: content[name].flatten(0, 1) for name in ("text_ids", "text_mask")}
+
+
+def _cut(content: Content, rows: Tensor, width: int) -> Content:
+    """Of the texts ``rows`` the first ``width`` tokens, and what is stored of these."""
+    return {k: value[rows, :width] for k, value in content.items() if k.startswith("text_")}
 
 
 def _starts_with_class_token(tokenizer: Any) -> bool:

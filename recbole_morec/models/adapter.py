@@ -39,6 +39,7 @@ class ModelAdapter(ABC):
         dataset: the dataset.
         item_encoder: what its item vectors come from; ``None`` for a model on ids.
         encoding: how a training step encodes its items; ``None`` for a model on ids.
+        stored: what frozen parts of the item encoder gave, see :meth:`prepare`.
         trains: False for models without a gradient step (Pop): one pass over the data.
         bound_to_ids: True if parameters belong to internal ids, so that the model is of use with
             the same users and items in the same order only.
@@ -48,6 +49,7 @@ class ModelAdapter(ABC):
     dataset: MultimodalDataset
     item_encoder: ItemEncoder | None = None
     encoding: Encoding | None = None
+    stored: StoredParts | None = None
     trains: bool = True
     bound_to_ids: bool = True
 
@@ -115,14 +117,14 @@ class MultimodalAdapter(ModelAdapter):
         encoder = self.item_encoder = self.model.item_encoder
         self.encoding = self.model.encoding
         self.content: ContentReader = open_content(dataset, encoder.needs, config)
-        self._stored = StoredParts(encoder, self.content, dataset, config)
+        self.stored = StoredParts(encoder, self.content, dataset, config)
         self._encoded = CatalogueCache()
         self._whole: WholeCatalogue | None = None
         if self.model.encodes == "catalogue":
             self._whole = WholeCatalogue(encoder, self.content, dataset, config)
 
     def prepare(self) -> None:
-        self._stored.prepare()
+        self.stored.prepare()
 
     def rows_by_id(self) -> frozenset[str]:
         return self.model.rows_by_id()

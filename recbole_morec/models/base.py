@@ -78,7 +78,7 @@ class MultimodalRecommender(SequentialRecommender):
         self._item_size = tower_size(config, dim) if config["item_tower"] else dim
         self.pad_vector = config["pad_vector"]
         self.encode = config["encode"]
-        self.encoding = encoding_of(self.item_encoder, config)
+        self.encoding = encoding_of(self.item_encoder, config, shared=config["share_encoding"])
         self.catalogue: Tensor | None = None
 
     @classmethod

@@ -52,6 +52,7 @@ class StockContent:
         encoder: the item encoder.
         encoding: encodes the items of a training step with it, all at once or in chunks.
         reader: of the content that it needs.
+        stored: what frozen parts of it gave.
 
     Raises:
         ConfigError: vectors of another size than the model's, or more items than may be encoded in
@@ -93,7 +94,7 @@ class StockContent:
         model.add_module(ENCODER_NAMES.get(name, "item_encoder"), self.encoder)
         self.reader: ContentReader = open_content(dataset, self.encoder.needs, config)
         stored = ChainMap({"encode": "distinct"}, settings)
-        self._stored = StoredParts(self.encoder, self.reader, dataset, stored)
+        self.stored = StoredParts(self.encoder, self.reader, dataset, stored)
         self._whole: WholeCatalogue | None = None
         if reason is not None:
             real = np.arange(dataset.item_num) > 0
@@ -109,7 +110,7 @@ class StockContent:
 
     def prepare(self) -> None:
         """Make or open the stores of what the encoder's frozen parts give."""
-        self._stored.prepare()
+        self.stored.prepare()
 
     def batches(self, builder: StockBatches) -> StockContentBatches:
         """The batches of ``builder`` with the content of their items."""

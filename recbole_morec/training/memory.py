@@ -40,6 +40,9 @@ class Steps(Protocol):
     def items(self, rows: int) -> int:
         """Items that a step over so many rows encodes."""
 
+    def slots(self, rows: int) -> int:
+        """Places of such a step that read an item vector."""
+
     def users(self, rows: int) -> float:
         """Bytes that it keeps beside the encoder."""
 
@@ -69,6 +72,7 @@ class Plan:
         passes: micro-batches.
         rows: of one of them.
         items: that one encodes.
+        slots: places of one that read an item vector; 0 where not known.
         chunk: of the items that is encoded at a time; ``None`` = all at once.
         encoding: bytes for encoding them.
         users: bytes for the rest of the step.
@@ -78,6 +82,7 @@ class Plan:
     passes: int
     rows: int
     items: int
+    slots: int
     chunk: int | None
     encoding: float
     users: float
@@ -107,7 +112,8 @@ def plan_of(steps: Steps, held: Held, passes: int, chunk: int | None) -> Plan:
     if not whole:
         # The chunks' vectors, and joined; a chunk's gradients beside the sum of the others'.
         encoding += 2 * items * side.vector + held.gradients
-    return Plan(passes, rows, items, None if whole else chunk, encoding, steps.users(rows), held)
+    chunk, slots = None if whole else chunk, steps.slots(rows)
+    return Plan(passes, rows, items, slots, chunk, encoding, steps.users(rows), held)
 
 
 def choose(

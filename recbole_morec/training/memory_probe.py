@@ -22,6 +22,7 @@ from recbole_morec.models.adapter import ModelAdapter
 from recbole_morec.objectives.chunks import CELLS_AT_ONCE
 from recbole_morec.randomness import stream
 
+_SLOTS = ("item_index", "negative_index", "shared_index")
 _FETCHED = 64  # items whose texts say how long texts are
 _ENCODED = 4  # of these are encoded
 _ROWS = 128  # rows of the measured step, at most
@@ -80,9 +81,13 @@ class Probe:
             batch = self._batch(rows)
             self._items[rows] = len(batch["content"]["items"]) if "content" in batch else 0
             if self._every_slot:
-                names = ("item_index", "negative_index", "shared_index")
-                self._items[rows] = sum(batch[n].numel() for n in names if n in batch)
+                self._items[rows] = self.slots(rows)
         return self._items[rows]
+
+    def slots(self, rows: int) -> int:
+        """Places of such a step that read an item vector, padding included; 0 where not known."""
+        batch = self._batch(rows)
+        return sum(batch[n].numel() for n in _SLOTS if n in batch)
 
     def users(self, rows: int) -> float:
         """Bytes that the rest of such a step keeps: user encoder, loss and item vectors."""

@@ -34,6 +34,8 @@ from recbole_morec.training.trackers import Trackers
 
 log = logging.getLogger(__name__)
 
+_LONG_WAIT = 0.1  # share of the time spent waiting for batches that is worth a word
+
 
 @dataclass
 class TrainState:
@@ -231,6 +233,8 @@ class Trainer:
             self.state.epoch + 1, record["loss"], record["lr"], record["users/s"],
             record["items/s"], 100 * record["data_wait"],
         )  # fmt: skip
+        if self.config["worker"] == 0 and record["data_wait"] > _LONG_WAIT:
+            log.info("--worker=2 builds batches beside training: loader processes of their own")
 
     def _step(self, batches: Any, meter: _Meter) -> dict[str, float]:
         """One optimiser step over all micro-batches; returns the loss of the whole batch, and its
