@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from recbole_morec.errors import suggest
 from recbole_morec.sizes import read_size
 
 Positive = Annotated[int, Field(ge=1)]
@@ -228,23 +231,37 @@ def check(
         try:
             converted |= schema.model_validate(values).model_dump()
         except ValidationError as error:
-            problems += _sentences(error, values)
+            problems += sentences(error, values)
     return converted, problems
 
 
-def _sentences(error: ValidationError, values: dict[str, Any]) -> list[str]:
+def sentences(
+    error: ValidationError, values: Mapping[str, Any], told: Collection[str] = ()
+) -> list[str]:
+    """One sentence per wrong value, with a suggestion where few values are allowed.
+
+    Args:
+        error: what a schema says.
+        values: what it was given.
+        told: settings whose problems are told elsewhere.
+    """
     found: dict[str, list[str]] = {}
+    options: dict[str, list[str]] = {}
     for detail in error.errors():
         key = str(detail["loc"][0])
-        if detail["type"] == "missing":
-            found.setdefault(key, []).append("it is not set")
-        else:
-            found.setdefault(key, []).append(detail["msg"][0].lower() + detail["msg"][1:])
+        if key in told:
+            continue
+        missing = detail["type"] == "missing"
+        reason = "it is not set" if missing else detail["msg"][0].lower() + detail["msg"][1:]
+        found.setdefault(key, []).append(reason)
+        expected = detail.get("ctx", {}).get("expected", "")
+        options.setdefault(key, []).extend(re.findall(r"'([^']*)'", expected))
     for reasons in found.values():
         # Settings by modality may be a dictionary too, which is rarely what was meant.
         others = [reason for reason in reasons if "valid dictionary" not in reason]
         reasons[:] = others or reasons
     return [
         f"{key}={values.get(key)!r}: {' or '.join(dict.fromkeys(reasons))}."
+        + suggest(str(values.get(key)), options[key])
         for key, reasons in found.items()
     ]

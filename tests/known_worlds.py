@@ -5,11 +5,17 @@
     fusion_only  colour and word together; either alone says nothing
     id_only      which item it is; all pictures and all titles are equal
     order_only   the order of the same few items, each of which has its own colour and word
+    id_taste     who the user is: one who likes a group of items, all of which look equal
+    image_taste  who the user is: one who likes a colour; titles have words, which say nothing
 
-In all but the last, pairs of items that belong together follow each other at random, and a model
+In the first four, pairs of items that belong together follow each other at random, and a model
 reads one item. In the first three a user has had every item that trains; these are barred, so that
 ranks are among cold items alone. The item read before the target is cold too, and what came before
 tells nothing of it. So ids know nothing, however well they know the warm items.
+
+The last two are for models that know users, and not what these read last: elsewhere they are at
+chance, whatever they see of items. In ``image_taste`` every item trains with one user alone, so
+that ids know nothing of anyone else's.
 
 To those who do not see what decides, the target is a uniform draw from the user's candidates, and
 the draws of different users are independent. Hence a level of chance that is computed, and an
@@ -188,9 +194,63 @@ def order_only(users: int = USERS, seed: int = 0, cues: int = 5) -> World:
     )
 
 
+def id_taste(users: int = USERS, seed: int = 0, groups: int = 10, size: int = 40) -> World:
+    """Items fall into groups, and a user likes one: has had three quarters of it, and gets one more
+    of it.
+
+    Groups are many enough that users with one order for all hit or miss as if each drew alone.
+    """
+    rng = np.random.default_rng(seed)
+    members = rng.permutation(groups * size).reshape(groups, size)
+    had = 3 * size // 4
+    liked = np.arange(users) % groups
+    histories = np.array([rng.permutation(members[group])[: had + 1] for group in liked])
+    possible = np.zeros((users, groups * size), dtype=bool)
+    np.put_along_axis(possible, members[liked], True, axis=1)
+    return World(
+        name="id_taste",
+        k=size - had,
+        reads=had - 1,
+        colour=np.zeros(groups * size, dtype=np.int64),
+        word=np.zeros(groups * size, dtype=np.int64),
+        histories=histories,
+        possible=possible,
+    )
+
+
+def image_taste(users: int = USERS, seed: int = 0, colours: int = 4) -> World:
+    """A user likes a colour: has two items of it that nobody else trains on, then gets two that
+    train somebody else.
+
+    Items that users share would make groups of users known by ids. Users of one group then rank
+    what they have not had alike, and their hits are no independent draws.
+    """
+    rng = np.random.default_rng(seed)
+    colour, word = np.divmod(np.arange(2 * users) % colours**2, colours)
+    histories = []
+    for liked in range(colours):
+        alike = np.flatnonzero(colour == liked)
+        for own in rng.permutation(alike).reshape(-1, 2):
+            others = rng.choice(np.setdiff1d(alike, own), 2, replace=False)
+            histories.append([*own, *others])
+    histories = np.array(histories)
+    return World(
+        name="image_taste",
+        k=2 * users // colours - 3,
+        reads=2,
+        colour=colour,
+        word=word,
+        histories=histories,
+        possible=colour[histories[:, -1], None] == colour,
+    )
+
+
 WORLDS: dict[str, Callable[..., World]] = {
-    maker.__name__: maker for maker in (image_only, text_only, fusion_only, id_only, order_only)
-}
+    maker.__name__: maker
+    for maker in (
+        image_only, text_only, fusion_only, id_only, order_only, id_taste, image_taste,
+    )
+}  # fmt: skip
 
 
 def _kinds(
@@ -246,7 +306,9 @@ def _kinds(
 def write(world: World, data_path: Path) -> Path:
     """Write the dataset folder of a world below ``data_path`` and return it.
 
-    Pictures are noisy squares of their colour (without noise where all items have one colour).
+    Pictures are noisy squares of their colour (without noise where all items have one colour). What
+    else is stored of an item: ``colour.npy`` and ``word.npy``, noisy vectors of one of the two
+    (likewise), and ``codes.npy`` of both.
     """
     folder = data_path / world.name
     (folder / "images").mkdir(parents=True)
@@ -262,6 +324,14 @@ def write(world: World, data_path: Path) -> Path:
     )
     write_content(folder / f"{world.name}.content", table)
     save_tokenizer(make_tokenizer(titles, fewest=1), folder / "tokenizer")
+    stored = {
+        "colour": _vectors(world.colour),
+        "word": _vectors(world.word),
+        "codes": np.stack([world.colour, world.word], axis=1),
+    }
+    for name, rows in stored.items():
+        np.save(folder / f"{name}.npy", rows)
+        (folder / f"{name}.tokens.txt").write_text("\n".join(world.tokens) + "\n")
     users, length = world.histories.shape
     rows = {
         "user": [f"u{user}" for user in range(users) for _ in range(length)],
@@ -284,3 +354,11 @@ def _picture(colour: tuple[int, int, int], rng: np.random.Generator | None) -> n
     if rng is not None:
         picture = picture + rng.normal(0, 5, 3) + rng.normal(0, 10, picture.shape)
     return np.clip(picture, 0, 255).round().astype(np.uint8)
+
+
+def _vectors(classes: np.ndarray, size: int = 16) -> np.ndarray:
+    """float32 ``[N, size]``: a direction for each class, and noise where there are several."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(classes.max() + 1, size))
+    noise = 0.1 * rng.normal(size=(len(classes), size)) if len(np.unique(classes)) > 1 else 0.0
+    return (directions[classes] + noise).astype(np.float32)

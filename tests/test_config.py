@@ -267,3 +267,78 @@ def test_several_models_read_a_setting():
     (warning,) = MoRecConfig("BPR", "x", overrides={"n_heads": 2}).warnings
     assert warning.endswith(" read it.")
     assert "reads it" not in warning
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("PixelNet", {"n_heads": 3}, "embedding_size=64 cannot be split over n_heads=3"),
+        ("PixelNet", {"n_heads": 3, "user_encoder": "GRU4Rec"}, None),
+        ("DIN", {"n_heads": 3}, None),
+        ("ODMT", {"item_transformer_heads": 3}, "split over item_transformer_heads=3"),
+        ("ODMT", {"item_transformer_heads": 3, "item_transformer": False}, None),
+        (
+            "MoRec",
+            {"item_encoder": "image+text", "fusion": "co_attention", "fusion_heads": 5},
+            "fusion_heads: 5 heads do not divide vectors of 64; choose a number that does",
+        ),
+        ("MoRec", {"item_encoder": "image+text", "fusion": "sum", "fusion_heads": 5}, None),
+        ("MoRec", {"fusion": "co_attention", "fusion_heads": 5}, None),
+        ("ODMT", {"fusion": "co_attention", "fusion_heads": 5}, None),
+        (
+            "PixelNet",
+            {"item_encoder": ["tiny_vit", "id", "tiny_convnext"]},
+            "'tiny_vit' and 'tiny_convnext' both read image; a fusion has one encoder per modality",
+        ),
+        ("PixelNet", {"item_encoder": ["id", "id"]}, "both read id"),
+        (
+            "PixelNet",
+            {"item_encoder": "tiny_vit", "train_layers": "last_9"},
+            "tiny_vit has 6 layers .*; use last_1 to last_6",
+        ),
+        ("PixelNet", {"item_encoder": "tiny_vit", "train_layers": "last_6"}, None),
+        (
+            "MoRec",
+            {"item_encoder": "image+text", "train_layers": {"text": "last_3", "image": "last_4"}},
+            "tiny_bert has 2 layers .*; use last_1 to last_2",
+        ),
+        ("PixelNet", {"train_layers": "lats_2"}, "'lats_2' is not known"),
+        (
+            "SASRec",
+            {"item_encoder": "tiny_convnext", "train_layers": "stages:[5]"},
+            "tiny_convnext has stages 1 to 4",
+        ),
+        ("VBPR", {"embedding_size": 63}, "embedding_size=63: VBPR gives half"),
+        ("VBPR", {"objective": "item_head"}, "reads no item vector"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_told_without_data(model, settings, message):
+    """There is no dataset of that name."""
+    if message is None:
+        MoRecConfig(model, "x", overrides=settings)
+        return
+    with pytest.raises(ConfigError, match=message) as caught:
+        MoRecConfig(model, "x", overrides=settings)
+    assert len(caught.value.problems) == 1
+
+
+def test_sizes_that_do_not_fit_are_told_together():
+    settings = {
+        "n_heads": 3, "item_encoder": ["tiny_vit", "tiny_convnext"], "fusion": "merged_attention",
+        "fusion_heads": 5, "train_layers": "last_5", "truncate_history": 2,
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        MoRecConfig("PixelNet", "x", overrides=settings)
+    assert len(caught.value.problems) == 5
+
+
+def test_counting_blocks_takes_no_weights_and_no_memory(monkeypatch):
+    """Blocks are counted on the meta device, of an encoder whose weights nobody has."""
+
+    def refuse(*args, **options):
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr("recbole_morec.item_encoders.timm_models._find_weights", refuse)
+    settings = {"item_encoder": "vit_huge_patch14_224", "train_layers": "last_40"}
+    with pytest.raises(ConfigError, match="has 32 layers"):
+        MoRecConfig("PixelNet", "x", overrides=settings)

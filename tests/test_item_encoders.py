@@ -330,7 +330,7 @@ def test_defaults_and_limits_are_those_of_a_run():
     assert read_settings({"projection_layers": [5]}, "image").projection_layers == (5,)
     for wrong in ({"projection_layers": 5}, {"encoder_dropout": 1.1}, {"resize": "squish"}):
         (key,) = wrong
-        with pytest.raises(ConfigError, match=f"^{key}: ") as caught:
+        with pytest.raises(ConfigError, match=f"^{key}=") as caught:
             read_settings(wrong, "image")
         assert len(caught.value.problems) == 1
 

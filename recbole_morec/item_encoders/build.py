@@ -21,7 +21,7 @@ from recbole_morec.item_encoders import (  # noqa: F401
 )
 from recbole_morec.item_encoders.attention import choose_attention
 from recbole_morec.item_encoders.base import ItemEncoder
-from recbole_morec.item_encoders.fusion import make_fusion, member_settings
+from recbole_morec.item_encoders.fusion import make_fusion, member_settings, two_of_a_kind
 from recbole_morec.item_encoders.registry import EncoderCard, builder_of, find_card, is_registered
 from recbole_morec.item_encoders.settings import config_value, read_settings
 from recbole_morec.item_encoders.transformers_models import modality_of
@@ -56,10 +56,7 @@ def build_item_encoder(
     for name in names:
         card = _card(name, Path(dataset.folder), saved)
         if card.modality in members:
-            raise ConfigError(
-                f"item_encoder: {members[card.modality].name!r} and {name!r} both read "
-                f"{card.modality}; a fusion has one encoder per modality."
-            )
+            raise ConfigError(two_of_a_kind(members[card.modality].name, name, card.modality))
         settings = read_settings(config, card.modality, load_weights, saved.get(card.modality))
         if len(names) > 1:
             settings = member_settings(settings, method)

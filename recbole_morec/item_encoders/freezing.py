@@ -131,6 +131,19 @@ def _chosen_names(
         return set()
     if isinstance(choice, list):
         return _matching(backbone, choice, owner)
+    units, wanted = units_to_train(backbone, choice, owner)
+    unit_of = unit_of_names(units, order, (name for name, _ in backbone.named_parameters()))
+    return {name for name, unit in unit_of.items() if unit in wanted}
+
+
+def units_to_train(backbone: nn.Module, choice: str, owner: str) -> tuple[Units, set[int]]:
+    """The units of a backbone and which of them ``last_N`` or ``stages:[3,4]`` means, from 0 on.
+
+    Shapes of parameters are all that is read, so that a backbone on the meta device will do.
+
+    Raises:
+        ConfigError: another choice, or one of more units than there are.
+    """
     last, stages = _LAST.match(choice), _STAGES.match(choice)
     if not last and not stages:
         raise ConfigError(
@@ -165,8 +178,7 @@ def _chosen_names(
                 f"({', '.join(units.names)})."
             )
         wanted = {number - 1 for number in numbers}
-    unit_of = unit_of_names(units, order, (name for name, _ in backbone.named_parameters()))
-    return {name for name, unit in unit_of.items() if unit in wanted}
+    return units, wanted
 
 
 def unit_of_names(units: Units, order: dict[str, int], names: Iterable[str]) -> dict[str, int]:

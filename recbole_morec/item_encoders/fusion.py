@@ -106,6 +106,14 @@ def member_settings(settings: EncoderSettings, method: str) -> EncoderSettings:
     return replace(settings, pooling="project_mean")
 
 
+def two_of_a_kind(first: str, second: str, modality: str) -> str:
+    """Say that two encoders of a list read the same of an item."""
+    return (
+        f"item_encoder: {first!r} and {second!r} both read {modality}; a fusion has one encoder "
+        "per modality. Leave one of them out."
+    )
+
+
 def make_fusion(
     members: Mapping[str, ItemEncoder], method: str, settings: EncoderSettings
 ) -> FusionEncoder:

@@ -194,14 +194,20 @@ def make_join(method: str, widths: Mapping[str, int], settings: EncoderSettings)
             f"fusion: {method} joins vectors of one size, and the encoders give {given}; use "
             "concat, or projection_layers: [] for those that have `none`."
         )
-    size = next(iter(widths.values()))
-    if kind.reads_tokens and size % settings.fusion_heads:
-        problems.append(
-            f"fusion_heads: {settings.fusion_heads} heads do not divide vectors of {size}."
-        )
+    problems += heads_problems(method, next(iter(widths.values())), settings.fusion_heads)
     if problems:
         raise ConfigError(problems)
     return kind(widths, settings)
+
+
+def heads_problems(method: str, size: int, heads: int) -> list[str]:
+    """Say that vectors of ``size`` cannot be split over the heads of a join, where it is so."""
+    if not JOINS[method].reads_tokens or size % heads == 0:
+        return []
+    return [
+        f"fusion_heads: {heads} heads do not divide vectors of {size}; choose a number that does, "
+        "or another embedding_size."
+    ]
 
 
 def _blocks(kind: type[nn.Module], dim: int, settings: EncoderSettings) -> nn.ModuleList:

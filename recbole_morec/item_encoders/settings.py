@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from recbole_morec.errors import ConfigError, suggest
-from recbole_morec.settings import MultimodalSettings, RunSettings
+from recbole_morec.settings import MultimodalSettings, RunSettings, sentences
 
 MODALITIES = ("image", "text", "id", "features", "codes", "fusion")
 ADAPTERS = ("lora", "ia3")
@@ -165,7 +165,7 @@ def read_settings(
     try:
         values = _Values.model_validate(values).model_dump()
     except ValidationError as error:
-        problems += _sentences(error, values)
+        problems += sentences(error, values, told={"train_layers"})
     if problems:
         raise ConfigError(problems)
     hidden = values["projection_layers"]
@@ -173,19 +173,6 @@ def read_settings(
     if values["text_fields"] is not None:
         values["text_fields"] = tuple(values["text_fields"])
     return EncoderSettings(**values, load_weights=load_weights, architecture=architecture)
-
-
-def _sentences(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
-    """One sentence per wrong value, with a suggestion where few values are allowed."""
-    reasons: dict[str, list[str]] = {}
-    for detail in error.errors():
-        key, value = str(detail["loc"][0]), values[detail["loc"][0]]
-        if detail["type"] == "dict_type" or key == "train_layers":
-            continue  # the value for this modality has been taken; train_layers has its own check
-        options = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
-        reason = detail["msg"][0].lower() + detail["msg"][1:]
-        reasons.setdefault(key, []).append(f"{reason}.{suggest(str(value), options)}")
-    return [f"{key}: {values[key]!r}: {' '.join(found)}" for key, found in reasons.items()]
 
 
 def _check_train_layers(value: Any) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
@@ -46,6 +46,7 @@ class MultimodalRecommender(SequentialRecommender):
         trains: False for a model without anything to learn.
         chooses: the settings that choose a part of it, of ``user_encoder`` and ``objective``.
         shortest_row: items that a training row needs; 1 where an item is predicted from the user.
+        fuses: several item encoders are joined as ``fusion`` says.
         reads_whole_batch: a term of the loss depends on the other rows of the batch, so that
             micro-batches do not add up to it.
         encodes: ``batch``, or ``catalogue`` where every step needs the vectors of all candidates.
@@ -67,6 +68,7 @@ class MultimodalRecommender(SequentialRecommender):
         "objective.head": "item_table",
     }
     reads_whole_batch: bool = False
+    fuses: bool = True
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset)
@@ -78,6 +80,12 @@ class MultimodalRecommender(SequentialRecommender):
         self.encode = config["encode"]
         self.encoding = encoding_of(self.item_encoder, config, shared=config["share_encoding"])
         self.catalogue: Tensor | None = None
+
+    @classmethod
+    def unfit_settings(cls, values: Mapping[str, Any]) -> list[str]:
+        """Problems of settings that this model alone has, one sentence each; told before data is
+        read."""
+        return []
 
     def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
         """The item encoder that the settings name."""

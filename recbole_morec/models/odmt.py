@@ -18,6 +18,7 @@ Ablations: ``branches``, ``item_transformer: False``, ``distillation_alpha: 0``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from recbole_morec.objectives import positions
 from recbole_morec.objectives.in_batch import own_items
 from recbole_morec.objectives.online_distillation import Columns, OnlineDistillation
 from recbole_morec.user_encoders import USER_ENCODERS, History, training_history
+from recbole_morec.user_encoders.transformer import heads_problems
 
 
 class ODMT(MultimodalRecommender):
@@ -43,6 +45,7 @@ class ODMT(MultimodalRecommender):
 
     chooses = ("user_encoder",)
     reads_whole_batch = True
+    fuses = False
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
         super().__init__(config, dataset, load_weights)
@@ -65,6 +68,14 @@ class ODMT(MultimodalRecommender):
         self.mask_own_history = config["mask_own_history"]
         self.gather = config["gather_negatives"]
         self.ramp_by_step = config["distillation_ramp"] == "step"
+
+    @classmethod
+    def unfit_settings(cls, values: Mapping[str, Any]) -> list[str]:
+        if not values["item_transformer"]:
+            return []
+        return heads_problems(
+            values["embedding_size"], values["item_transformer_heads"], "item_transformer_heads"
+        )
 
     def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
         return build_id_aware(config, dataset, load_weights)

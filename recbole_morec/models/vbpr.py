@@ -15,22 +15,21 @@ encoder`` gives E and b a rate and decay of their own, as PixelRec does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from recbole_morec.errors import ConfigError
 from recbole_morec.models.base import MultimodalSequential
+from recbole_morec.objectives import OBJECTIVES
 from recbole_morec.user_encoders import History, UserEncoder
 
 
 class VBPR(MultimodalSequential):
     """Free and visual vectors of users and items; see ``properties/model/VBPR.yaml``.
 
-    Raises:
-        ConfigError: ``embedding_size`` is odd, or the objective compares users with no item vector.
+    ``embedding_size`` is even, and the objective compares users with item vectors.
     """
 
     chooses = ("objective",)
@@ -42,23 +41,29 @@ class VBPR(MultimodalSequential):
     }
 
     def __init__(self, config: Any, dataset: Any, load_weights: bool = True):
-        if config["embedding_size"] % 2:
-            raise ConfigError(
-                f"embedding_size={config['embedding_size']}: VBPR gives half of it to each part; "
-                "choose an even number."
-            )
         super().__init__(config, dataset, load_weights)
-        if not self.objective.reads_vectors:
-            raise ConfigError(
-                f"objective={config['objective']}: it reads no item vector, and the users of VBPR "
-                "have a vector each, so that none would be learned; choose another."
-            )
         half = config["embedding_size"] // 2
         self.item_embedding = nn.Embedding(dataset.item_num, half)
         self.visual = nn.Linear(self.item_size, half, bias=False)
         self.visual_bias = nn.Linear(self.item_size, 1, bias=False)
         for module in (self.item_embedding, self.visual, self.visual_bias):
             nn.init.xavier_normal_(module.weight)
+
+    @classmethod
+    def unfit_settings(cls, values: Mapping[str, Any]) -> list[str]:
+        problems = []
+        if values["embedding_size"] % 2:
+            problems.append(
+                f"embedding_size={values['embedding_size']}: VBPR gives half of it to each part; "
+                "choose an even number."
+            )
+        name = values["objective"]
+        if OBJECTIVES.problem(name) is None and not OBJECTIVES.get(name).reads_vectors:
+            problems.append(
+                f"objective={name}: it reads no item vector, and the users of VBPR have a vector "
+                "each, so that none would be learned; choose another."
+            )
+        return problems
 
     def build_user_encoder(self, config: Any, dataset: Any) -> UserEncoder:
         return _Users.from_config(config, dataset)

@@ -24,11 +24,19 @@ TRANSFORMER_SETTINGS = (
 
 def check_heads(dim: int, n_heads: int) -> None:
     """Raise ConfigError where vectors of ``dim`` cannot be split over the attention heads."""
-    if dim % n_heads:
-        raise ConfigError(
-            f"embedding_size={dim} cannot be split over n_heads={n_heads} attention heads; "
-            f"choose a multiple of {n_heads}."
-        )
+    problems = heads_problems(dim, n_heads)
+    if problems:
+        raise ConfigError(problems)
+
+
+def heads_problems(dim: int, heads: int, key: str = "n_heads") -> list[str]:
+    """Say that vectors of ``dim`` cannot be split over the attention heads, where it is so."""
+    if dim % heads == 0:
+        return []
+    return [
+        f"embedding_size={dim} cannot be split over {key}={heads} attention heads; choose a "
+        f"multiple of {heads}, or heads that divide {dim}."
+    ]
 
 
 class Transformer(UserEncoder):
