@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _log_to_console()
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except MoRecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -166,7 +172,8 @@ def _help() -> str:
     lists = {
         "Models": ", ".join(our_models()),
         "RecBole models": ", ".join(sorted(stock_models())),
-        "Item encoders": ", ".join(encoder_names())
+        "Item encoders": "image, text, image+text (as the dataset's yaml says), "
+        + ", ".join(encoder_names())
         + ", any timm image model, any transformers text or vision model (hub id or folder)",
         "User encoders": ", ".join(USER_ENCODERS.names()),
         "Objectives": ", ".join(OBJECTIVES.names()),

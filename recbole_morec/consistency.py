@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 IMAGE_TRANSFORMS = ("native", "paper")
 # RecBole's, without its stub `user_defined`.
 _ROW_TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq")
+
+
+def reported(metrics: Sequence[str], topk: Sequence[int]) -> list[str]:
+    """What an evaluation reports, in lower case: ``recall@10``, ``gauc``."""
+    names = []
+    for metric in (str(metric).lower() for metric in metrics):
+        # Metrics on mean ranks (GAUC) and on raw scores have no list length.
+        whole = {"rec.meanrank", "rec.score"} & {*metric_information.get(metric, [])}
+        names += [metric] if whole else [f"{metric}@{k}" for k in topk]
+    return names
 
 
 class Consistency:
@@ -72,13 +82,7 @@ class Consistency:
                 problems.append(
                     f"metrics: there is no metric {metric!r}.{suggest(str(metric), metric_types)}"
                 )
-        name, _, k = str(values["valid_metric"]).partition("@")
-        reported = {str(m).lower() for m in values["metrics"]}
-        # Metrics on mean ranks (GAUC) and on raw scores have no list length.
-        needs = set(metric_information.get(name.lower(), []))
-        by_length = not needs & {"rec.meanrank", "rec.score"}
-        lengths = [str(k) for k in values["topk"]] if by_length else [""]
-        if name.lower() not in reported or k not in lengths:
+        if str(values["valid_metric"]).lower() not in reported(values["metrics"], values["topk"]):
             problems.append(
                 f"valid_metric={values['valid_metric']} is not among metrics={values['metrics']} "
                 f"at topk={values['topk']}; add it or choose one of them."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from recbole_morec.config import (
     MoRecConfig,
     read_config_files,
 )
+from recbole_morec.consistency import reported
 from recbole_morec.data.dataset import MultimodalDataset, find_dataset_folder
 from recbole_morec.errors import CheckpointError, ConfigError
 from recbole_morec.evaluation.evaluator import Evaluator, Report
@@ -126,6 +128,9 @@ def evaluate(
     if "protocol" in changes:
         for key in ("history_mask", "min_user_inter", "truncate_history"):
             values.pop(key, None)
+    if "valid_metric" not in changes:  # nothing is chosen by it any more
+        merged = {**values, **changes}
+        values["valid_metric"] = reported(merged["metrics"], merged["topk"])[0]
     config = MoRecConfig(overrides={**values, **changes})
     _take_encoder(config, folder)
     accelerator = _accelerator(config)
@@ -251,6 +256,8 @@ def _accelerator(config: MoRecConfig) -> Accelerator:
         raise ConfigError(
             "mixed_precision=fp16 needs a GPU; on a CPU use mixed_precision=bf16, or 'no'."
         )
+    # Of torch, about what accelerate passes on; what it proposes changes what is synchronised.
+    warnings.filterwarnings("ignore", r".*broadcast_buffers. is deprecated", FutureWarning)
     return Accelerator(
         cpu=cpu,
         mixed_precision=config["mixed_precision"],

@@ -371,3 +371,42 @@ def test_atomic_source_with_own_field_names(tmp_path):
     assert read_header(tmp_path / "tiny" / "tiny.inter")["timestamp"] == "float"
     assert read_inter(tmp_path / "tiny" / "tiny.inter")["time"].to_list() == [2**40]
     assert read_content(tmp_path / "tiny" / "tiny.content").columns["title"] == ["a\tb"]
+
+
+# --- the time column ----------------------------------------------------------------------------
+
+DATED = """\
+user,item,{header},order_no
+u1,i1,2024-05-12 10:00:00,1500000003
+u1,i2,2024-05-11 10:00:00,1500000002
+u2,i3,2024-05-13 10:00:00,1500000001
+"""
+
+
+def test_the_only_column_of_dates_is_the_time_whatever_its_name(tmp_path):
+    source = make_source(tmp_path / "raw", DATED.format(header="bought_on"))
+    out = tmp_path / "data" / "tiny"
+    report = convert_folder(source, out)
+    assert "bought_on (dates" in report.detected["time column"]
+    assert [row[:2] for row in read_inter(out / "tiny.inter").rows()][:2] == [
+        ("u1", "i1"),
+        ("u1", "i2"),
+    ]
+    times = [row[2] for row in read_inter(out / "tiny.inter").rows()]
+    assert times[0] - times[1] == 86_400
+
+
+def test_two_columns_of_dates_are_asked_about(tmp_path):
+    two = DATED.format(header="bought_on").replace("order_no", "paid_on")
+    two = two.replace("1500000003", "2024-06-01").replace("1500000002", "2024-06-02")
+    source = make_source(tmp_path / "raw", two.replace("1500000001", "2024-06-03"))
+    said = failure(DataError, source, tmp_path / "data" / "tiny")
+    assert "bought_on and paid_on hold dates" in said
+    assert "--time-field" in said
+    convert_folder(source, tmp_path / "data" / "tiny", time_field="paid_on")
+
+
+def test_large_numbers_are_no_times_without_such_a_name(tmp_path):
+    source = make_source(tmp_path / "raw", DATED.format(header="note").replace("2024-05-1", "x"))
+    report = convert_folder(source, tmp_path / "data" / "tiny")
+    assert report.detected["time"].startswith("none")

@@ -1,6 +1,8 @@
 """Bad input gets one clear message, on the command line, without a traceback."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -135,6 +137,13 @@ def test_a_damaged_run_folder(copy, command, tmp_path, capsys, file, text):
     failed((main(["evaluate", str(folder)]), capsys.readouterr().err), str(folder))
     (folder / "results.json").write_text("{}")
     failed((main(["compare", str(folder)]), capsys.readouterr().err), "results.json")
+
+
+def test_evaluate_needs_no_validation_metric(copy, command, tmp_path, capsys):
+    assert command("--item_encoder=id")[0] == 0
+    (folder,) = (tmp_path / "saved" / "colours").iterdir()
+    assert main(["evaluate", str(folder), "--topk=[3]", "--metrics=[Recall]"]) == 0
+    assert "recall@3" in capsys.readouterr().out
 
 
 def test_evaluate_takes_no_settings_of_training(copy, command, tmp_path, capsys):
@@ -310,6 +319,15 @@ def test_validation_metric_that_is_not_reported(copy, command, metric):
 def test_diverging_training(copy, command):
     flags = ["--item_encoder=id", "--learner=sgd", "--learning_rate=1e30"]
     failed(command(*flags, "--train_batch_size=4"), "learning_rate")
+
+
+def test_a_reader_that_has_read_enough_ends_the_output_quietly():
+    code = (
+        "import os, sys; read, write = os.pipe(); os.close(read); os.dup2(write, 1)\n"
+        "from recbole_morec.cli import main; sys.exit(main(['--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_lists_what_can_be_typed(capsys):

@@ -12,6 +12,7 @@ from recbole_morec.errors import ConfigError, MoRecError
 from recbole_morec.evaluation import evaluator as evaluator_module
 from recbole_morec.evaluation.evaluator import Evaluator
 from recbole_morec.evaluation.scorers import Scorer
+from recbole_morec.models.adapter import build_adapter
 
 CPU = torch.device("cpu")
 
@@ -98,6 +99,22 @@ def test_history_is_barred_except_under_recboles_protocol(settings):
     unmasked = evaluator.evaluate(Fixed(popular_first[:, : dataset.item_num]), "test")
     assert (masked.ranks <= unmasked.ranks).all()
     assert (masked.ranks < unmasked.ranks).any()
+
+
+def test_items_that_are_all_alike_are_told(settings, caplog):
+    config = MoRecConfig("PixelNet", "colours", overrides=settings)
+    config["device"] = CPU
+    adapter = build_adapter(config, MultimodalDataset(config))
+    with torch.no_grad():
+        adapter.model.item_encoder.embedding.weight.zero_()
+    scorer = adapter.scorer(CPU)
+    scorer.prepare()
+    assert "All items have the same vector" in caplog.text
+    caplog.clear()
+    with torch.no_grad():
+        adapter.model.item_encoder.embedding.weight[3] = 1.0
+    scorer.prepare()
+    assert "same vector" not in caplog.text
 
 
 def test_groups_of_users(settings):

@@ -114,15 +114,40 @@ def names_users(cell: str) -> bool:
 def named_columns(rows: Rows, options: Options) -> EventColumns:
     """The columns of a file with a header: those that the user names, or with usual names.
 
+    Where no column is called like a time, the only one that holds dates is it. Numbers are not
+    looked at: those of orders can be as large as a time.
+
     Raises:
-        DataError: a column is not there, or has two roles.
+        DataError: a column is not there, or has two roles; several hold dates.
     """
     user = need_column(rows, "user", options.user_field, USER_NAMES, "--user-field")
     item = need_column(rows, "item", options.item_field, ITEM_NAMES, "--item-field")
     time = find_column(rows, options.time_field, TIME_NAMES, "--time-field")
+    time = time or _column_of_dates(rows, {user, item})
     if len({user, item, time}) < 3:
         raise DataError(f'{rows.path}: "{user}", "{item}" and "{time}" must be different columns.')
     return EventColumns(user, item, time, options.time_unit)
+
+
+def _column_of_dates(rows: Rows, taken: set[str]) -> str | None:
+    block = next(rows.blocks(), None)
+    if block is None:
+        return None
+    free = [name for name in rows.columns if name not in taken]
+    found = [name for name in free if _holds_dates(block[name])]
+    if len(found) > 1:
+        raise DataError(
+            f"{rows.path}: {' and '.join(found)} hold dates; say which is the time of an "
+            "interaction with --time-field."
+        )
+    return found[0] if found else None
+
+
+def _holds_dates(column: pl.Series) -> bool:
+    values = without_missing(column.cast(pl.String)).drop_nulls()
+    if len(values) == 0 or values.cast(pl.Float64, strict=False).null_count() < len(values):
+        return False
+    return parse_dates(values).count() >= _MOST * len(values)
 
 
 @dataclass(frozen=True)

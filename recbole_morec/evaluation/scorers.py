@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from recbole_morec.errors import MoRecError
+
+log = logging.getLogger(__name__)
 
 MAIN = "main"
 Named = dict[str, Tensor]
@@ -50,7 +53,15 @@ class CatalogueScorer(Scorer):
         self._encode = encode
 
     def prepare(self) -> None:
-        self._model.set_catalogue(self._encode(self._model))
+        catalogue = self._encode(self._model)
+        items = catalogue[1:]
+        if len(items) > 1 and bool((items == items[:1]).all()):
+            log.warning(
+                "All items have the same vector, so that their order says nothing: training has "
+                "collapsed. Try a lower encoder_learning_rate or learning_rate, or another "
+                "activation (activation=gelu)."
+            )
+        self._model.set_catalogue(catalogue)
 
     def scores(self, users: Tensor, histories: Tensor) -> Tensor | Named:
         return self._model.score(self._read(users, histories), self._model.catalogue)

@@ -59,7 +59,7 @@ def build_features(card: EncoderCard, settings: EncoderSettings, dataset: Any) -
     if settings.features is None:
         raise ConfigError(
             "item_encoder: features needs the key features: the path of a .npy, .safetensors or "
-            ".parquet file."
+            ".parquet file. To encode the items' own content: item_encoder=image or text."
         )
     path = Path(settings.features).expanduser()
     if (Path(dataset.folder) / path).is_file():

