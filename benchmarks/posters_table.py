@@ -30,7 +30,7 @@ TITLE = {"item_encoder": "all-MiniLM-L6-v2", "max_text_length": 40, "text_fields
 COSINE = {"mixed_precision": "bf16", "scheduler": "cosine", "epochs": 10}
 
 # ODMT and what it is compared with: one recipe, the newest window of each user, the same SASRec.
-# float32: with d = 128 bf16 is no faster on a processor that multiplies it (100 users/s against 120)
+# float32: at d = 128 bf16 is no faster on a processor that multiplies it (100 users/s against 120)
 # and is emulated, 7 times slower, on one that does not.
 ODMT_RECIPE = {"embedding_size": 128, "window": "last", "scheduler": "cosine", "epochs": 10}
 SMALL_POSTER = {**POSTER, "image_size": 160}

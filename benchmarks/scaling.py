@@ -3,9 +3,9 @@
 ``python benchmarks/scaling.py [--steps 3] [--threads 2] [--processes]``
 
 The trained tail of a small ViT (width 384, the last two of four blocks) inside SASRec of d = 512,
-``in_batch``; one size grows at a time. Memory is what the measured steps add to the process at
-their peak (Linux). ``--processes`` trains an epoch of the same model with one process and with two
-(gloo), which share the processor cores.
+``in_batch``; one size grows at a time, each in a process of its own. Memory is what the measured
+steps add to it at their peak (Linux). ``--processes`` trains an epoch of the same model with one
+process and with two (gloo), which share the processor cores.
 """
 
 from __future__ import annotations
@@ -44,7 +44,14 @@ USUAL = {"batch": 16, "length": 10, "items": 300}
 ROOT = Path(__file__).parent.parent
 
 
-def row(batch: int, length: int, items: int, steps: int) -> str:
+def row(size: dict[str, int], options: argparse.Namespace) -> str:
+    """The table's row of a size, from a process of its own."""
+    command = [sys.executable, __file__, "--only", json.dumps({**USUAL, **size})]
+    command += [f"--steps={options.steps}", f"--threads={options.threads}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip()
+
+
+def measure(batch: int, length: int, items: int, steps: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         world = write_world(Path(folder), items=items, windows=max(4 * batch, 300), length=length)
         case = replace(TAIL, length=length)
@@ -82,8 +89,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--processes", action="store_true")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
     start(options.threads)
+    if options.only:
+        print(measure(**json.loads(options.only), steps=options.steps))
+        return
     print(machine())
     for name, sizes in SIZES.items():
         print(f"\nagainst {name}\n")
@@ -91,7 +102,7 @@ def main() -> None:
             "| batch | L | items | encoded | users/s | MiB |\n| --- | --- | --- | --- | --- | --- |"
         )
         for size in sizes:
-            print(row(**{**USUAL, **size}, steps=options.steps), flush=True)
+            print(row(size, options), flush=True)
     if options.processes:
         with tempfile.TemporaryDirectory() as folder:
             world = write_world(Path(folder), items=300, windows=600)

@@ -6,7 +6,8 @@ The setting is PixelRec's: SASRec of d = 512 with 2 layers on ViT-B/32 at 224 px
 two blocks train, L = 10, batches of 16 windows, one uniform negative per position, BPR; 4,500
 windows of 3,000 items. *Plain* decodes a JPEG per occurrence and encodes every slot with the
 library's encoder in float32, padding included. The arms have the same windows, negatives and
-weights and take turns, one step each; ratios are medians over the rounds. ``processor`` is the same
+weights and take turns, one step each, after a round that is not counted (memory and optimiser
+states come to be in it); ratios are medians over the rounds. ``processor`` is the same
 ratio in processor seconds, which other programs on the machine disturb less.
 
 - ``loss apart``: relative difference of the losses, with the weights set equal before every step;
@@ -101,7 +102,7 @@ def compare(case: Case, folder: Path, options: argparse.Namespace) -> None:
     arms = {name: make(name, case, folder, options) for name in arm_names(options)}
     plain = Plain(arms["ours fp32"])
     library = Library(plain)
-    steps = max(options.rounds, options.free)
+    steps = max(options.rounds + 1, options.free)
     cost: dict[str, float] = {}
     for half in (False, True):  # the arms of a precision share their states; the first needs most
         same = {name: arm for name, arm in arms.items() if arm.bf16 is half}
@@ -116,7 +117,9 @@ def compare(case: Case, folder: Path, options: argparse.Namespace) -> None:
     clock, apart, items = Clock(), [], {name: [] for name in arms}
     batches = {name: arm.batches() for name, arm in arms.items()}
     plain_batches = plain.batches()
-    for _ in range(options.rounds):
+    for number in range(options.rounds + 1):
+        if number == 1:
+            clock = Clock()
         take_weights(plain.model, arms["ours fp32"].model)
         losses = {}
         for name, arm in arms.items():
