@@ -30,6 +30,12 @@ def _size(value: float | str) -> float | str:
     return value
 
 
+def _distinct(values: list[str]) -> list[str]:
+    if len({*values}) < len(values):
+        raise PydanticCustomError("distinct", "a value stands twice")
+    return values
+
+
 Size = Annotated[float | str, AfterValidator(_size)]
 
 
@@ -187,7 +193,9 @@ class MultimodalSettings(ItemEncoderSettings):
     din_penalty: Annotated[float, Field(ge=0)]
     visrank_method: Literal["average_top_k", "maximum", "average"]
     visrank_top: Positive
-    branches: list[Literal["id", "text", "image"]]
+    branches: Annotated[
+        list[Literal["id", "text", "image"]], Field(min_length=1), AfterValidator(_distinct)
+    ]
     item_transformer: bool
     item_transformer_layers: Positive
     item_transformer_heads: Positive

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from recbole_morec.config import MoRecConfig
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.loader import TrainLoader
 from recbole_morec.errors import ConfigError
+from recbole_morec.item_encoders.id_aware import _start_from_features
 from recbole_morec.models.adapter import build_adapter
+from recbole_morec.objectives.online_distillation import Columns, OnlineDistillation
 from recbole_morec.run import evaluate, run
 
 PAGE = (Path(__file__).parent.parent / "docs" / "odmt.md").read_text(encoding="utf-8")
@@ -128,6 +131,109 @@ def test_ablations_and_options_run(quick, options, groups):
     if options.get("branches") == ["image"]:
         assert not [group for group in results["test"] if ": " in group]
         assert results["test"]["all"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"train_layers": "all", "states_layer": 1}, "must stand still"),
+        ({"train_layers": "all", "id_init": "text"}, "needs stored states"),
+        ({"id_init": "mean", "tie_cls_feature": True}, "is no first token"),
+        ({"pad_vector": "encoded"}, "pad_vector=encoded"),
+        ({"user_encoder": "BERT4Rec", "mask_vector": "encoded"}, "mask_vector=encoded"),
+        ({"encode": "every_slot"}, "distinct items only"),
+        ({"branches": ["text"], "fusion_weights": "learned"}, "nothing to share"),
+        ({"branches": []}, "branches"),
+        ({"branches": ["id", "id"]}, "stands twice"),
+    ],
+)
+def test_what_does_not_go_together_is_told_before_data_is_read(quick, options, told):
+    with pytest.raises(ConfigError, match=told):
+        MoRecConfig("ODMT", "colours", overrides={**quick, **options})
+
+
+def test_fields_apart_have_no_states_of_a_layer(quick):
+    with pytest.raises(ConfigError, match="text_fields_as=averaged"):
+        adapter_of(quick, text_fields_as="averaged", states_layer={"text": 1})
+
+
+def test_both_encoders_may_be_named_as_standing_still(quick):
+    adapter, _ = adapter_of(quick, train_layers={"text": "none", "image": "none"})
+    assert not list(adapter.model.item_encoder.encoder_parameters())
+
+
+def teaching(**options):
+    """Gradients of two branches' logits under teaching alone, and its value."""
+    torch.manual_seed(0)
+    logits = {name: torch.randn(4, 6).double().requires_grad_() for name in ("id", "text", "image")}
+    columns = Columns(
+        label=torch.tensor([0, 1, 2, 3]), log_count=torch.zeros(6, dtype=torch.float64)
+    )
+    distillation = OnlineDistillation(0.5, 1, **options)
+    terms = distillation.terms(logits, sum(logits.values()) / 3, columns)
+    return logits, terms
+
+
+def test_a_detached_teacher_learns_nothing_from_its_students():
+    for detach in (False, True):
+        logits, terms = teaching(detach=detach)
+        terms["text_from_id"].sum().backward()
+        assert (logits["id"].grad is None) is detach
+        assert logits["text"].grad.abs().max() > 0
+
+
+def test_kl_is_the_cross_entropy_without_the_teachers_entropy():
+    found = {}
+    for divergence in ("cross_entropy", "kl"):
+        logits, terms = teaching(detach=True, divergence=divergence)
+        sum(term.sum() for term in terms.values()).backward()
+        found[divergence] = terms, logits["text"].grad
+    torch.testing.assert_close(found["kl"][1], found["cross_entropy"][1])
+    share = (teaching()[0]["id"].detach() / 0.5).softmax(1)
+    entropy = -0.25 * (share * share.log()).sum(1)
+    gap = found["cross_entropy"][0]["text_from_id"] - found["kl"][0]["text_from_id"]
+    torch.testing.assert_close(gap.detach(), entropy)
+    assert (found["kl"][0]["text_from_id"] >= 0).all()
+
+
+def test_learned_shares_weigh_the_branches_in_scores_and_learn_from_their_own_loss(quick):
+    adapter, batch = adapter_of(quick, fusion_weights="learned")
+    model = adapter.model
+    with torch.no_grad():
+        model.share.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
+    users, items = torch.randn(2, 3, 16), torch.randn(4, 3, 16)
+    scores = model.score(users, items)
+    expected = sum(
+        weight * scores[name] for weight, name in zip((0.5, 0.3, 0.2), model.branches, strict=True)
+    )
+    torch.testing.assert_close(scores["ensemble"], expected)
+    parts = adapter.loss(batch)
+    assert "ensemble_loss" in parts
+    parts["ensemble_loss"].backward()
+    assert model.share.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(("start", "width"), [("text", 128), ("image", 64)])
+def test_where_ids_start(quick, start, width):
+    adapter, batch = adapter_of(quick, id_init=start, id_embedding_size=width)
+    ids = adapter.model.item_encoder.embedding.weight[batch["content"]["items"]]
+    torch.testing.assert_close(ids, batch["content"][f"{start}_states"][:, 0].float())
+
+
+def test_ids_may_start_between_words_and_picture():
+    class Store:
+        width = 2
+
+        def __init__(self, value):
+            self.value = value
+
+        def fetch(self, items):
+            first = torch.from_numpy(items)[:, None] * torch.tensor([1.0, self.value])
+            return torch.stack([first, first + 100], 1), None
+
+    encoder = SimpleNamespace(embedding=torch.nn.Embedding(4, 2, padding_idx=0))
+    _start_from_features(encoder, "mean", {"text": Store(2.0), "image": Store(4.0)}, 4)
+    assert encoder.embedding.weight.tolist() == [[0, 0], [1, 3], [2, 6], [3, 9]]
 
 
 def test_ids_may_start_from_features_and_be_tied(quick):

@@ -41,11 +41,18 @@ def launch(processes, world, folder, *flags):
     )
 
 
-@pytest.mark.parametrize("objective", ["in_batch", "bpr"])
-def test_two_processes_equal_one(tmp_path, objective):
+ODMT = ["--model=ODMT", "--item_encoder=image+text", "--max_text_length=8"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [["--model=PixelNet", "--objective=in_batch"], ["--model=PixelNet", "--objective=bpr"], ODMT],
+    ids=["in_batch", "bpr", "ODMT"],
+)
+def test_two_processes_equal_one(tmp_path, model):
     # 61 rows in batches of 15: shares differ in size, and the last batch leaves a process empty.
     world = write_world(tmp_path / "data" / "colours", users=61)
-    flags = ["--model=PixelNet", f"--objective={objective}", "--learner=sgd", "--learning_rate=0.1"]
+    flags = [*model, "--learner=sgd", "--learning_rate=0.1"]
     flags += ["--epochs=2", "--train_batch_size=15"]
     one = launch(1, world, tmp_path / "one", *flags)
     two = launch(2, world, tmp_path / "two", *flags)
@@ -71,6 +78,7 @@ def test_two_processes_equal_one(tmp_path, objective):
             "--objective=full_softmax",
             "--catalogue_per_step=40",
         ],
+        ODMT,
         ["--model=SASRec", "--hidden_size=16", "--n_heads=2"],
         ["--model=SASRec", "--item_encoder=image"],
         ["--model=HGN", "--item_encoder=text", "--encoder_dropout=0", "--loss_type=BPR"],

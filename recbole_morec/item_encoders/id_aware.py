@@ -152,7 +152,7 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
     """
     names = config["item_encoder"]
     names = [names] if isinstance(names, str) else list(names)
-    stored = config["train_layers"] == "none"
+    stored = stands_still(config["train_layers"])
     saved = config["item_encoder_architecture"] or {}
     built = {}
     for name in names:
@@ -162,8 +162,6 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
         single["item_encoder_architecture"] = saved
         encoder = build_item_encoder(single, dataset, load_weights or stored)
         built[_modality(encoder)] = encoder
-    if config["states_layer"] is not None and not stored:
-        raise ConfigError("states_layer: the encoders must stand still; use train_layers=none.")
     if sorted(built) != sorted(CONTENT) or len(names) != 2:
         raise ConfigError(
             f"item_encoder={names}: ODMT reads one text and one image encoder; use "
@@ -171,7 +169,8 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
         )
     stores = {}
     if stored:
-        stores = {key: _store(config, dataset, encoder) for key, encoder in built.items()}
+        prefixes = {key: _prefix(config, encoder) for key, encoder in built.items()}
+        stores = {key: _store(config, dataset, built[key], prefixes[key]) for key in built}
     widths = {key: store.width for key, store in stores.items()}
     widths = widths or {key: _width(encoder) for key, encoder in built.items()}
     widths["id"] = config["id_embedding_size"] or config["embedding_size"]
@@ -208,6 +207,13 @@ def build_id_aware(config: Any, dataset: Any, load_weights: bool) -> IdAwareEnco
     return encoder
 
 
+def stands_still(train_layers: Any) -> bool:
+    """Whether neither encoder trains, by ``train_layers``."""
+    if isinstance(train_layers, Mapping):
+        return all(train_layers.get(kind) == "none" for kind in CONTENT)
+    return train_layers == "none"
+
+
 def _plain(config: Any) -> Mapping[str, Any]:
     return getattr(config, "final_config_dict", config)
 
@@ -234,21 +240,34 @@ def _width(encoder: BackboneEncoder) -> int:
     return encoder.tokens(encoder.probe_content())[0].shape[-1]
 
 
-def _store(config: Any, dataset: Any, encoder: BackboneEncoder) -> StateStore:
-    """The tokens of all items under a frozen encoder, from the dataset's folder."""
-    encoder = encoder.to(config["device"])
-    content = open_content(dataset, encoder.needs, config)
+def _prefix(config: Any, encoder: BackboneEncoder) -> Prefix | None:
+    """The blocks whose states ``states_layer`` asks for; ``None`` for what the encoder gives."""
     layer = config["states_layer"]
     layer = layer.get(_modality(encoder)) if isinstance(layer, dict) else layer
     if layer is None:
+        return None
+    if any(getattr(need, "apart", False) for need in encoder.needs):
+        raise ConfigError(
+            f"states_layer={layer}: fields that are encoded apart (text_fields_as=averaged) have "
+            "no states of their own; leave one of the two at its default."
+        )
+    return _layers(encoder, layer)
+
+
+def _store(
+    config: Any, dataset: Any, encoder: BackboneEncoder, prefix: Prefix | None
+) -> StateStore:
+    """The tokens of all items under a frozen encoder, from the dataset's folder."""
+    encoder = encoder.to(config["device"])
+    content = open_content(dataset, encoder.needs, config)
+    if prefix is None:
         names = list(encoder.backbone.state_dict())
         return open_states(encoder, names, "its tokens", content, encoder.tokens, dataset, config)
-    prefix = _layers(encoder, layer)
 
     def states(fetched: Content) -> tuple[Tensor, Tensor | None]:
         return prefix.states(fetched), fetched.get("text_mask")
 
-    what = f"the states after {layer} blocks"
+    what = f"the states after {prefix.unit} blocks"
     return open_states(encoder, prefix.names, what, content, states, dataset, config)
 
 
@@ -275,10 +294,7 @@ def _start_from_features(
     """Fill the ID table with first tokens: of the text, of the image, or their mean."""
     kinds = CONTENT if start == "mean" else (start,)
     table = encoder.embedding.weight
-    missing = [kind for kind in kinds if kind not in stores]
-    wrong = [kind for kind in kinds if kind in stores and stores[kind].width != table.shape[1]]
-    if missing:
-        raise ConfigError(f"id_init={start}: needs stored states; use train_layers=none.")
+    wrong = [kind for kind in kinds if stores[kind].width != table.shape[1]]
     if wrong:
         raise ConfigError(
             f"id_init={start}: tokens of the {wrong[0]} encoder have {stores[wrong[0]].width} "

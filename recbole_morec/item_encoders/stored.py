@@ -210,7 +210,7 @@ def open_states(
         DataError: the disk is too full for them.
     """
     device = next(encoder.backbone.parameters()).device
-    half = config["mixed_precision"]
+    half = config["mixed_precision"] if config["states_dtype"] != "fp32" else "no"
     dtype = config["states_dtype"] or ("fp32" if half == "no" else half)
     facts = {"architecture": encoder.architecture(), "pooling": encoder.pooling, "what": what}
     facts |= {"weights": _digest(encoder, names), "dtype": dtype, "precision": half}

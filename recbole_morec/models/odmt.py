@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from recbole_morec import parallel
 from recbole_morec.item_encoders import ItemEncoder
-from recbole_morec.item_encoders.id_aware import build_id_aware
+from recbole_morec.item_encoders.id_aware import CONTENT, build_id_aware, stands_still
 from recbole_morec.models.base import MultimodalRecommender, target_kind
 from recbole_morec.objectives import positions
 from recbole_morec.objectives.in_batch import own_items
@@ -71,11 +71,34 @@ class ODMT(MultimodalRecommender):
 
     @classmethod
     def unfit_settings(cls, values: Mapping[str, Any]) -> list[str]:
-        if not values["item_transformer"]:
-            return []
-        return heads_problems(
-            values["embedding_size"], values["item_transformer_heads"], "item_transformer_heads"
-        )
+        problems = []
+        if values["item_transformer"]:
+            problems = heads_problems(
+                values["embedding_size"], values["item_transformer_heads"], "item_transformer_heads"
+            )
+        still = stands_still(values["train_layers"])
+        if values["states_layer"] is not None and not still:
+            problems.append("states_layer: the encoders must stand still; use train_layers=none.")
+        if values["id_init"] != "random" and not still:
+            problems.append(
+                f"id_init={values['id_init']}: needs stored states; use train_layers=none."
+            )
+        if values["tie_cls_feature"] and values["id_init"] not in CONTENT:
+            problems.append(
+                f"tie_cls_feature=True: with id_init={values['id_init']} the ID's row is no first "
+                "token; use id_init=text or image."
+            )
+        for key in ("pad_vector", "mask_vector"):
+            if values[key] == "encoded":
+                problems.append(
+                    f"{key}=encoded: ODMT has stored states of its items alone; leave it at its "
+                    "default."
+                )
+        if values["encode"] == "every_slot":
+            problems.append("encode=every_slot: ODMT encodes distinct items only; leave it out.")
+        if values["fusion_weights"] == "learned" and len(values["branches"]) == 1:
+            problems.append("fusion_weights=learned: a single branch has nothing to share.")
+        return problems
 
     def build_item_encoder(self, config: Any, dataset: Any, load_weights: bool) -> ItemEncoder:
         return build_id_aware(config, dataset, load_weights)
@@ -138,7 +161,8 @@ class ODMT(MultimodalRecommender):
         if taught:
             parts["distillation"] = weight * sum(term.sum() for term in taught.values()) / count
         if len(batch["item_seq"]) == 0:
-            parts["nothing"] = self.nothing()
+            first = f"{self.branches[0]}_loss"  # all processes name the same parts
+            parts[first] = parts[first] + self.nothing()
         return parts
 
     def _epoch(self, batch: dict[str, Any]) -> float:
