@@ -18,6 +18,7 @@ from recbole_morec.data.loader import TrainLoader
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders.id_aware import _start_from_features
 from recbole_morec.models.adapter import build_adapter
+from recbole_morec.objectives import chunks
 from recbole_morec.objectives.online_distillation import Columns, OnlineDistillation
 from recbole_morec.run import evaluate, run
 
@@ -160,6 +161,37 @@ def test_fields_apart_have_no_states_of_a_layer(quick):
 def test_both_encoders_may_be_named_as_standing_still(quick):
     adapter, _ = adapter_of(quick, train_layers={"text": "none", "image": "none"})
     assert not list(adapter.model.item_encoder.encoder_parameters())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"fusion_weights": "learned"}, {"distillation_alpha": 0}, {"branches": ["text", "image"]}],
+)
+def test_logits_of_a_few_rows_at_a_time_have_loss_and_gradient_of_all(quick, monkeypatch, options):
+    still = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+    found, calls = [], []
+    plain = Columns.cross_entropy
+
+    def counted(columns, logits):
+        calls.append(len(logits))
+        return plain(columns, logits)
+
+    monkeypatch.setattr(Columns, "cross_entropy", counted)
+    for cells in (1 << 25, 2000):
+        monkeypatch.setattr(chunks, "CELLS_AT_ONCE", cells)
+        adapter, batch = adapter_of(quick, **{**still, "distillation_alpha": 0.5, **options})
+        adapter.model.double().train()
+        calls.clear()
+        parts = adapter.loss(batch)
+        sum(parts.values()).backward()
+        gradients = {n: p.grad for n, p in adapter.model.named_parameters() if p.grad is not None}
+        found.append(({name: part.item() for name, part in parts.items()}, gradients, max(calls)))
+    (whole, gradients, most), (cut, others, few) = found
+    assert few < most / 4
+    assert cut == pytest.approx(whole, rel=1e-9)
+    assert gradients.keys() == others.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, msg=name)
 
 
 def teaching(**options):

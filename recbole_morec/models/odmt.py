@@ -29,10 +29,13 @@ from recbole_morec.item_encoders import ItemEncoder
 from recbole_morec.item_encoders.id_aware import CONTENT, build_id_aware, stands_still
 from recbole_morec.models.base import MultimodalRecommender, target_kind
 from recbole_morec.objectives import positions
+from recbole_morec.objectives.chunks import in_chunks
 from recbole_morec.objectives.in_batch import own_items
 from recbole_morec.objectives.online_distillation import Columns, OnlineDistillation
 from recbole_morec.user_encoders import USER_ENCODERS, History, training_history
 from recbole_morec.user_encoders.transformer import heads_problems
+
+_LIVE = 4  # tensors of a branch's logits that the loss holds at a time, the teaching's with them
 
 
 class ODMT(MultimodalRecommender):
@@ -143,23 +146,34 @@ class ODMT(MultimodalRecommender):
         batch, vectors = self.encode_batch(batch)  # [1 + n, 3, d]
         predicted = positions(batch, self._offset)
         columns, items, bias = self._columns(batch, predicted, vectors[1:])
-        logits = {}
-        for b, (name, encoder) in enumerate(self.user_encoder.items()):
+        states = []
+        for b, encoder in enumerate(self.user_encoder.values()):
             history = training_history(batch, vectors[:, b], encoder)
-            states = encoder(history) if len(batch["item_seq"]) else history.vectors
-            h = states[predicted.row, predicted.slot]  # [M, d]
-            logits[name] = h @ items[:, b].T + bias  # [M, n]
-        count = max(int(batch["global_terms"]), 1)
-        parts = {
-            f"{name}_loss": columns.cross_entropy(each).sum() / count
-            for name, each in logits.items()
-        }
-        if self.share is not None:  # what the shares learn from
-            parts["ensemble_loss"] = columns.cross_entropy(self._ensemble(logits)).sum() / count
+            every = encoder(history) if len(batch["item_seq"]) else history.vectors
+            states.append(every[predicted.row, predicted.slot])  # [M, d]
         weight = self.distillation.weight(self._epoch(batch))
-        taught = self.distillation.terms(logits, self._ensemble(logits), columns) if weight else {}
-        if taught:
-            parts["distillation"] = weight * sum(term.sum() for term in taught.values()) / count
+        weight = weight if self.distillation.teaches(self.branches) else 0.0
+
+        def terms(h: Tensor, log_count: Tensor, label: Tensor) -> Tensor:
+            some = Columns(log_count, label)
+            logits = {
+                name: h[:, b] @ items[:, b].T + bias for b, name in enumerate(self.branches)
+            }  # [m, n]
+            found = [some.cross_entropy(each) for each in logits.values()]
+            if self.share is not None:  # what the shares learn from
+                found.append(some.cross_entropy(self._ensemble(logits)))
+            if weight:
+                taught = self.distillation.terms(logits, self._ensemble(logits), some)
+                found.append(weight * sum(taught.values()))
+            return torch.stack(found, 1)
+
+        rows = (torch.stack(states, 1), columns.log_count, columns.label)
+        found = in_chunks(terms, rows, _LIVE * len(self.branches) * len(items))
+        names = [f"{name}_loss" for name in self.branches]
+        names += ["ensemble_loss"] if self.share is not None else []
+        names += ["distillation"] if weight else []
+        count = max(int(batch["global_terms"]), 1)
+        parts = dict(zip(names, found.sum(0) / count, strict=True))
         if len(batch["item_seq"]) == 0:
             first = f"{self.branches[0]}_loss"  # all processes name the same parts
             parts[first] = parts[first] + self.nothing()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,20 +78,25 @@ class OnlineDistillation:
             ensemble: the branches' (weighted) mean.
             columns: what they stand for.
         """
-        if "id" not in logits or len(logits) == 1:
+        if not self.teaches(logits):
             return {}
-        pairs = {
-            f"{student}_from_id": (logits["id"], logits[student])
-            for student in logits
-            if student != "id"
+        # Each once, though the ID's is a teacher's and a student's.
+        log = {
+            name: columns.log_probability(each, self.temperature) for name, each in logits.items()
         }
-        pairs["id_from_ensemble"] = (ensemble, logits["id"])
+        taught_by = columns.log_probability(ensemble, self.temperature)
+        pairs = {
+            f"{student}_from_id": (log["id"], log[student]) for student in logits if student != "id"
+        }
+        pairs["id_from_ensemble"] = (taught_by, log["id"])
         return {name: self._term(*pair, columns) for name, pair in pairs.items()}
 
-    def _term(self, teacher: Tensor, student: Tensor, columns: Columns) -> Tensor:
-        teacher = teacher.detach() if self.detach else teacher
-        log_teacher = columns.log_probability(teacher, self.temperature)
-        log_student = columns.log_probability(student, self.temperature)
+    def teaches(self, branches: Iterable[str]) -> bool:
+        """Whether any of the branches has a teacher."""
+        return len({*branches}) > 1 and "id" in branches
+
+    def _term(self, log_teacher: Tensor, log_student: Tensor, columns: Columns) -> Tensor:
+        log_teacher = log_teacher.detach() if self.detach else log_teacher
         share = (log_teacher + columns.log_count).exp()  # of all slots of a column
         gap = log_student if self.divergence == "cross_entropy" else log_student - log_teacher
         return -(self.temperature**2) * (share * gap).sum(1)

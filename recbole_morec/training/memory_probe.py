@@ -101,9 +101,7 @@ class Probe:
             ratio = self._many / self._few
             square = max(many - few * ratio, 0.0) / (self._many * (self._many - self._few))
         linear = many / self._many - square * self._many
-        logits = square * rows**2
-        bounded = hasattr(model, "objective")  # ODMT's logits are not cut up
-        return linear * rows + (min(logits, _LOGITS) if bounded else logits)
+        return linear * rows + min(square * rows**2, _LOGITS)
 
     def _batch(self, rows: int) -> dict[str, Any]:
         chosen = np.sort(self._chosen[:rows])
