@@ -262,14 +262,11 @@ class Plain:
     """
 
     def __init__(self, ours: Ours):
-        self.model = copy.deepcopy(ours.model).train()
-        self.encoder = self.model.item_encoder
+        self.take(copy.deepcopy(ours.model).train(), ours.config)
         as_the_library_has_it(self.encoder.backbone)
         builder = copy.copy(ours.loader.builder)
         builder._content = ContentReader()  # ids alone
         self.loader = TrainLoader(builder, ours.loader.batch_size, seed=1)
-        groups = parameter_groups(self.model, ours.config)
-        self.optimizer = build_optimizer_plainly(groups, ours.config)
         rows, table = ours.dataset.content_rows, ours.dataset.content
         self.paths = [ours.dataset.folder / table.columns["cover"][row] for row in rows[1:]]
         if self.encoder.card.modality == "text":
@@ -281,6 +278,11 @@ class Plain:
         self.slots = 0
 
     batches = Ours.batches
+
+    def take(self, model: nn.Module, config: Any) -> None:
+        """Step this model from now on, with an optimiser of its own."""
+        self.model, self.encoder = model, model.item_encoder
+        self.optimizer = build_optimizer_plainly(parameter_groups(model, config), config)
 
     def inputs(self, items: Tensor) -> Tensor:
         """Decoded, normalised images ``[n, 3, 224, 224]`` or token ids ``[n, 30]`` of all slots."""

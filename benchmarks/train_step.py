@@ -11,7 +11,8 @@ states come to be in it); ratios are medians over the rounds. ``processor`` is t
 ratio in processor seconds, which other programs on the machine disturb less.
 
 - ``loss apart``: relative difference of the losses, with the weights set equal before every step;
-  ``--free 20`` lets both arms go their way from equal weights for 20 steps first.
+  ``--free 20`` lets both arms go their way from equal weights for 20 steps first, and a plain arm
+  with the library's other attention kernel: what rounding alone does.
 - ``honest``: time of the plain step over that of the library's encoder (forward and backward) on
   the same slots plus their decoding: at most 1.1.
 - The states of the frozen blocks are made for the items of the measured steps, and what all items
@@ -26,6 +27,7 @@ ratio in processor seconds, which other programs on the machine disturb less.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import subprocess
@@ -92,10 +94,21 @@ def prepare(ours: Ours, steps: int, all_items: bool) -> float:
 def free_run(arms: dict[str, Ours], plain: Plain, steps: int) -> None:
     ours = arms["ours fp32"]
     take_weights(plain.model, ours.model)
-    mine, theirs = ours.batches(), plain.batches()
-    apart = [abs(ours.step(next(mine)) / plain.step(next(theirs)) - 1) for _ in range(steps)]
-    print(f"\n{steps} free steps of fp32: losses apart by {apart[-1]:.1e} in the last, "
-          f"{max(apart):.1e} at most")  # fmt: skip
+    runs = {"ours": ours}
+    if getattr(plain.encoder.backbone, "_supports_sdpa", False):
+        control = copy.copy(plain)
+        control.take(copy.deepcopy(plain.model), ours.config)
+        control.encoder.backbone.set_attn_implementation("eager")
+        runs["plain with another attention kernel"] = control
+    batches = {name: run.batches() for name, run in runs.items()}
+    theirs, apart = plain.batches(), {name: [] for name in runs}
+    for _ in range(steps):
+        loss = plain.step(next(theirs))
+        for name, run in runs.items():
+            apart[name].append(abs(run.step(next(batches[name])) / loss - 1))
+    for name, values in apart.items():
+        print(f"\n{steps} free steps of fp32, {name}: losses apart from plain by "
+              f"{values[-1]:.1e} in the last, {max(values):.1e} at most")  # fmt: skip
 
 
 def compare(case: Case, folder: Path, options: argparse.Namespace) -> None:

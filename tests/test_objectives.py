@@ -416,6 +416,7 @@ def test_a_process_without_positions_adds_nothing(vectors, shared, three_negativ
 
     dataset = SimpleNamespace(item_num=7, candidates=np.arange(7) > 0)
     chosen = {"objective": name, "negatives": 3, "item_encoder": "id", "embedding_size": D}
+    chosen["n_heads"] = 1
     config = MoRecConfig("PixelNet", "any", overrides=chosen)
     objective = OBJECTIVES.get(name).from_config(config, dataset).double()
     batch = {**three_negatives, **{k: v for k, v in shared.items() if k.startswith("shared")}}

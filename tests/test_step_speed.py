@@ -179,7 +179,7 @@ def test_kept_memory_is_used_again():
         "import sys; done = keep_freed_memory() if sys.argv[1] == 'keep' else None\n"
         "for _ in range(5): torch.ones(1 << 24)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(10): torch.ones(1 << 24)\n"
+        "for _ in range(40): torch.ones(1 << 24)\n"
         "print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )
     done, faults = {}, {}
@@ -189,7 +189,7 @@ def test_kept_memory_is_used_again():
         ).stdout.split()
         done[how], faults[how] = out[0], int(out[1])
     assert done["keep"] == "True"
-    assert faults["keep"] < faults["give back"] / 4
+    assert faults["keep"] < faults["give back"] / 2
 
 
 def test_an_attention_that_is_not_known_is_refused(tmp_path):
