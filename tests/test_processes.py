@@ -28,6 +28,7 @@ def launch(processes, world, folder, *flags):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "FutureWarning" not in done.stderr
     (run,) = (folder / "colours").iterdir()
     losses = [
         record["loss"]

@@ -89,6 +89,19 @@ def test_a_run_in_low_precision_is_ranked_in_float32(settings, tmp_path):
     assert plain["test"] == results["test"]
 
 
+def test_long_waits_for_batches_are_told(settings, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="recbole_morec")
+    monkeypatch.setattr("recbole_morec.training.trainer._LONG_WAIT", 2.0)  # nobody waits that long
+    train(settings, tmp_path / "never", epochs=1)
+    assert "--worker=2" not in caplog.text
+    monkeypatch.setattr("recbole_morec.training.trainer._LONG_WAIT", -1.0)
+    train(settings, tmp_path / "always", epochs=1)
+    assert "--worker=2" in caplog.text
+    caplog.clear()
+    train(settings, tmp_path / "beside", epochs=1, worker=1)
+    assert "--worker=2" not in caplog.text
+
+
 def test_micro_batches_add_up_to_the_batch(settings, tmp_path):
     # bpr terms do not depend on the other rows, so the sum over micro-batches is the batch.
     same = {"objective": "bpr", "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}

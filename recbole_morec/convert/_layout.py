@@ -353,10 +353,9 @@ def _look(column: pl.Series, items: pl.Series | None) -> _Column:
     letter = letters[0] if len(letters) == 1 else None
     known = 0 if items is None else int(ids.is_in(items.implode()).sum())
     numbers = ids.cast(pl.Float64, strict=False)
-    times = [
+    fitting = max(
         int(((numbers >= low) & (numbers < high)).fill_null(False).sum())
         for low, high in UNITS.values()
-    ]
-    if len(ids) and numbers.null_count() == len(ids):
-        times.append(parse_dates(ids).count())
-    return _Column(len(ids), letter, known, bool(len(ids)) and max(times) >= _MOST * len(ids))
+    )
+    unix = len(ids) > 0 and fitting >= _MOST * len(ids)
+    return _Column(len(ids), letter, known, unix or _holds_dates(ids))
