@@ -38,9 +38,8 @@ def compare(case: Case, folder: Path, batch: int, steps: int) -> tuple[Clock, Ou
     for name, arm in arms.items():
         arm.prepare()
         batches[name] = arm.batches()
-    if steps > 2:
-        for name, arm in arms.items():  # the first pays for what starts up
-            arm.step(next(batches[name]))
+    for name, arm in arms.items():  # the first pays for what starts up
+        arm.step(next(batches[name]))
     for _ in range(steps):
         for name, arm in arms.items():
             with clock.time(name):
@@ -79,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = write_world(Path(folder), items=options.tail_items)
         for batch in options.batches:
-            clock, ours, _ = compare(TAIL, world, batch, 3 if batch < 256 else 1)
+            clock, ours, _ = compare(TAIL, world, batch, 3)
             print(
                 f"| {batch} | {batch * 22} | {ours.items} "
                 f"| {1000 * clock.median('content') / batch:.2f} "

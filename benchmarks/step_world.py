@@ -94,8 +94,8 @@ def write_world(
     while made < windows:
         count = min(int(rng.integers(1, 4)), windows - made)
         short = rng.integers(3, length + 1) if count == 1 and rng.random() < 0.4 else length + 1
-        size = 2 + (count - 1) * (length + 1) + int(short)
-        chosen = rng.choice(items, min(size, items), replace=False, p=popularity)
+        many = 2 + (count - 1) * (length + 1) + int(short)
+        chosen = rng.choice(items, min(many, items), replace=False, p=popularity)
         lines += [f"u{user}\t{tokens[i]}\t{t}" for t, i in enumerate(chosen)]
         user, made = user + 1, made + count
     present = {line.split("\t")[1] for line in lines[1:]}
@@ -284,18 +284,22 @@ class Plain:
         self.model, self.encoder = model, model.item_encoder
         self.optimizer = build_optimizer_plainly(parameter_groups(model, config), config)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.encoder.projection.parameters()).dtype
+
     def inputs(self, items: Tensor) -> Tensor:
         """Decoded, normalised images ``[n, 3, 224, 224]`` or token ids ``[n, 30]`` of all slots."""
         if self.encoder.card.modality == "text":
             return self.ids[items]
         images = []
         for item in items.tolist():
-            pixels = torch.zeros(3, SIZE, SIZE)
+            pixels = torch.zeros(3, SIZE, SIZE, dtype=self.dtype)
             if item:
                 with Image.open(self.paths[item - 1]) as image:
                     image = image.convert("RGB").resize((SIZE, SIZE), Image.BILINEAR)
                     array = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-                pixels = (array.float().div_(255) - 0.5) / 0.5
+                pixels = (array.to(self.dtype).div_(255) - 0.5) / 0.5
             images.append(pixels)
         return torch.stack(images)
 
@@ -356,6 +360,27 @@ def as_the_library_has_it(backbone: nn.Module) -> None:
 def build_optimizer_plainly(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
     """PyTorch's AdamW as published code calls it."""
     return torch.optim.AdamW(groups, lr=config["learning_rate"])
+
+
+def in_double(ours: Ours, plain: Plain) -> None:
+    """Compute both arms in float64 from now on, the states of frozen blocks rounded to float32.
+
+    Ours keeps them so in its store; plain rounds them on their way. Both take the library's fused
+    attention, as the softmax of its eager one is in float32 whatever it is given.
+    """
+    backbone = ours.model.item_encoder.backbone
+    if getattr(backbone, "_supports_sdpa", False):
+        backbone.set_attn_implementation("sdpa")
+    ours.model.double()
+    plain.model.double()
+    states = plain.encoder.backbone.get_submodule(Prefix(plain.encoder).module)
+    states.register_forward_hook(lambda module, args, output: _rounded(output))
+
+
+def _rounded(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float().double()
+    return type(output)([_rounded(output[0]), *output[1:]])
 
 
 class Library:

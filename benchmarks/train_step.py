@@ -1,6 +1,6 @@
 """One training step: ours against a plain loop that does what published code does.
 
-``python benchmarks/train_step.py [--case vit] [--rounds 3] [--free 20] [--memory] [--attention]``
+``python benchmarks/train_step.py [--case vit] [--rounds 3] [--free 20] [--memory]``
 
 The setting is PixelRec's: SASRec of d = 512 with 2 layers on ViT-B/32 at 224 px, of which the last
 two blocks train, L = 10, batches of 16 windows, one uniform negative per position, BPR; 4,500
@@ -11,8 +11,10 @@ states come to be in it); ratios are medians over the rounds. ``processor`` is t
 ratio in processor seconds, which other programs on the machine disturb less.
 
 - ``loss apart``: relative difference of the losses, with the weights set equal before every step;
-  ``--free 20`` lets both arms go their way from equal weights for 20 steps first, and a plain arm
-  with the library's other attention kernel: what rounding alone does.
+  ``--free 20`` lets both arms go their way from equal weights for 20 steps first, and ours a second
+  time with another attention kernel: what rounding alone does. With ``--double`` the steps
+  are of float64, and the plain arm rounds the states of its frozen blocks to float32, as the store
+  of ours does. ``--learning_rate`` is 1e-4 as published; other values for both arms.
 - ``honest``: time of the plain step over that of the library's encoder (forward and backward) on
   the same slots plus their decoding: at most 1.1.
 - The states of the frozen blocks are made for the items of the measured steps, and what all items
@@ -27,7 +29,6 @@ ratio in processor seconds, which other programs on the machine disturb less.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import subprocess
@@ -47,6 +48,7 @@ from step_world import (
     Ours,
     Plain,
     has_bf16,
+    in_double,
     machine,
     peak_growth,
     reset_peak,
@@ -70,7 +72,8 @@ def arm_names(options: argparse.Namespace) -> list[str]:
 
 
 def make(arm: str, case: Case, folder: Path, options: argparse.Namespace) -> Ours:
-    return Ours(case, folder, train_batch_size=options.batch, **ARMS[arm])
+    rate = dict.fromkeys(("learning_rate", "encoder_learning_rate"), options.learning_rate)
+    return Ours(case, folder, train_batch_size=options.batch, **rate, **ARMS[arm])
 
 
 def items_of(ours: Ours, steps: int) -> np.ndarray:
@@ -91,23 +94,32 @@ def prepare(ours: Ours, steps: int, all_items: bool) -> float:
     return ours.prepare_for(items_of(ours, steps)) * count
 
 
-def free_run(arms: dict[str, Ours], plain: Plain, steps: int) -> None:
-    ours = arms["ours fp32"]
-    take_weights(plain.model, ours.model)
+def free_run(case: Case, folder: Path, options: argparse.Namespace) -> None:
+    """Let the arms go from equal weights, and tell how far their losses part."""
+    ours = make("ours fp32", case, folder, options)
+    plain = Plain(ours)
     runs = {"ours": ours}
-    if getattr(plain.encoder.backbone, "_supports_sdpa", False):
-        control = copy.copy(plain)
-        control.take(copy.deepcopy(plain.model), ours.config)
-        control.encoder.backbone.set_attn_implementation("eager")
-        runs["plain with another attention kernel"] = control
+    if options.double:
+        in_double(ours, plain)
+    prepare(ours, options.free, options.all_items)
+    if not options.double and getattr(plain.encoder.backbone, "_supports_sdpa", False):
+        control = make("ours fp32", case, folder, options)
+        prepare(control, options.free, options.all_items)
+        control.model.item_encoder.backbone.set_attn_implementation("sdpa")
+        runs["ours with another attention kernel"] = control
     batches = {name: run.batches() for name, run in runs.items()}
     theirs, apart = plain.batches(), {name: [] for name in runs}
-    for _ in range(steps):
+    for number in range(options.free):
         loss = plain.step(next(theirs))
-        for name, run in runs.items():
-            apart[name].append(abs(run.step(next(batches[name])) / loss - 1))
+        losses = {name: run.step(next(batches[name])) for name, run in runs.items()}
+        for name, own in losses.items():
+            apart[name].append(abs(own / (loss if name == "ours" else losses["ours"]) - 1))
+        newest = ", ".join(f"{name} {values[-1]:.1e}" for name, values in apart.items())
+        print(f"step {number + 1}: loss {loss:.6f}, apart: {newest}", file=sys.stderr)
+    kind = "double precision" if options.double else "fp32"
     for name, values in apart.items():
-        print(f"\n{steps} free steps of fp32, {name}: losses apart from plain by "
+        other = "plain" if name == "ours" else "ours"
+        print(f"\n{options.free} free steps of {kind}, {name}: losses apart from {other} by "
               f"{values[-1]:.1e} in the last, {max(values):.1e} at most")  # fmt: skip
 
 
@@ -115,7 +127,7 @@ def compare(case: Case, folder: Path, options: argparse.Namespace) -> None:
     arms = {name: make(name, case, folder, options) for name in arm_names(options)}
     plain = Plain(arms["ours fp32"])
     library = Library(plain)
-    steps = max(options.rounds + 1, options.free)
+    steps = options.rounds + 1
     cost: dict[str, float] = {}
     for half in (False, True):  # the arms of a precision share their states; the first needs most
         same = {name: arm for name, arm in arms.items() if arm.bf16 is half}
@@ -123,10 +135,6 @@ def compare(case: Case, folder: Path, options: argparse.Namespace) -> None:
         cost |= dict.fromkeys(same, max(times, default=0.0))
     warm = plain.inputs(torch.arange(2))
     library.step(warm)
-    if options.free:
-        free_run(arms, plain, options.free)
-    if not options.rounds:
-        return
     clock, apart, items = Clock(), [], {name: [] for name in arms}
     batches = {name: arm.batches() for name, arm in arms.items()}
     plain_batches = plain.batches()
@@ -230,8 +238,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--free", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    for flag in ("--bf16", "--memory", "--all_items", "--attention"):
+    for flag in ("--bf16", "--memory", "--all_items", "--attention", "--double"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -249,7 +258,10 @@ def main() -> None:
                 only(options.only, case, world, options)
                 return
             started = time.perf_counter()
-            compare(case, world, options)
+            if options.free:
+                free_run(case, world, options)
+            if options.rounds:
+                compare(case, world, options)
             if options.attention:
                 attention(case, world, options)
             print(f"\n({time.perf_counter() - started:.0f} s)", flush=True)

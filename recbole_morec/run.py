@@ -198,7 +198,9 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
     if "item_encoder" in loads:
         _take_encoder_of_source(config, loads["item_encoder"])
     parts = _build(config, accelerator, load_weights="item_encoder" not in loads)
-    if loads and not config["resume"]:
+    if config["resume"]:  # before anything is made from weights, such as stored states
+        load_checkpoint(folder.last, model=parts.adapter.model)
+    elif loads:
         _load(parts, loads, by_name=isinstance(config["load"], Mapping))
     encoder = parts.adapter.item_encoder
     if encoder is not None:

@@ -104,6 +104,15 @@ def counted(forward, sizes):
     return call
 
 
+@pytest.mark.parametrize("name", ["tiny_convnext", "tiny_vit", "tiny_bert"])
+def test_trial_content_lies_where_the_encoder_does(dataset, name):
+    """On ``meta`` as on a GPU: an operator of two devices is an error."""
+    encoder = build(dataset, name, train_layers="last_1").to("meta")
+    for content in (encoder.probe_content(), encoder.sample_content()):
+        assert {value.device.type for value in content.values()} == {"meta"}
+    assert encoder.read(encoder.probe_content()).device.type == "meta"
+
+
 def test_paper_transform_normalises_by_one_half(dataset):
     settings = {"pretrained": False, "image_size": 32}
     paper = build(dataset, "resnet10t", transform="paper", **settings)

@@ -18,6 +18,7 @@ from recbole_morec.config import MoRecConfig
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.data.loader import TrainLoader
 from recbole_morec.errors import DataError
+from recbole_morec.item_encoders import stored
 from recbole_morec.models.adapter import build_adapter
 from recbole_morec.run import run
 
@@ -145,6 +146,18 @@ def test_weights_that_are_loaded_later_are_noticed(own_world):
     plain = adapter_of(settings, item_encoder="image", train_layers="last_1", store_states=False)
     plain.model.load_state_dict(state)
     assert ours == pytest.approx(step_of(plain)[0], rel=1e-6)
+
+
+def test_statistics_that_follow_training_are_no_other_weights(own_world, monkeypatch):
+    """BatchNorm behind the prefix changes in every step; the store is not read anew for it."""
+    settings, _ = own_world
+    choice = {"item_encoder": "image", "image_encoder": "tiny_resnet", "batch_norm": "train"}
+    adapter = adapter_of(settings, **choice, train_layers="last_1", store_states=True)
+    step_of(adapter)
+    opened = []
+    monkeypatch.setattr(stored, "open_states", lambda *a, **k: opened.append(a))
+    adapter.prepare()
+    assert opened == []
 
 
 def test_a_changed_picture_is_encoded_again(own_world):

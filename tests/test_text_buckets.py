@@ -3,7 +3,7 @@
 import pytest
 import torch
 from item_encoder_world import build, make_dataset
-from transformers import FNetConfig
+from transformers import FNetConfig, LongformerConfig
 
 from recbole_morec.item_encoders.text_buckets import FEWEST, length_buckets
 
@@ -99,6 +99,36 @@ def test_a_model_that_reads_its_padding_is_left_alone(shop, tmp_path):
     ).eval()
     forced.load_state_dict(encoder.state_dict())
     assert not torch.allclose(forced(content), whole, atol=1e-3)
+
+
+def test_nothing_is_stored_of_it(shop, tmp_path):
+    """Its states would be those of the tile of texts with which they were made."""
+    from recbole_morec.item_encoders.prefix import NoPrefix
+    from recbole_morec.item_encoders.stored import plan
+
+    FNetConfig(
+        hidden_size=16, num_hidden_layers=2, intermediate_size=16, vocab_size=200
+    ).save_pretrained(tmp_path / "fnet")
+    build(shop, "tiny_bert").needs[0].tokenizer.save_pretrained(tmp_path / "fnet")
+    for layers in ("last_1", "none"):
+        encoder = build(shop, str(tmp_path / "fnet"), pretrained=False, train_layers=layers)
+        with pytest.raises(NoPrefix, match="padded"):
+            plan(encoder)
+
+
+def test_nothing_is_stored_of_a_model_that_lengthens_its_texts(shop, tmp_path):
+    """Longformer fills texts up to whole windows: its states are not those of the tokens."""
+    from recbole_morec.item_encoders.prefix import NoPrefix
+    from recbole_morec.item_encoders.stored import plan
+
+    LongformerConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        attention_window=8, vocab_size=200, max_position_embeddings=64,
+    ).save_pretrained(tmp_path / "longformer")  # fmt: skip
+    build(shop, "tiny_bert").needs[0].tokenizer.save_pretrained(tmp_path / "longformer")
+    encoder = build(shop, str(tmp_path / "longformer"), pretrained=False, train_layers="last_1")
+    with pytest.raises(NoPrefix, match="lengthens"):
+        plan(encoder)
 
 
 def test_stored_states_are_cut_with_their_texts(shop):

@@ -47,6 +47,37 @@ def run_of(common: dict, **overrides) -> tuple[dict, Path]:
     return results, folder
 
 
+@pytest.mark.parametrize("objective", ["in_batch", "full_softmax"])
+def test_a_resumed_run_goes_on_from_the_parts_that_were_loaded(
+    pair, monkeypatch, tmp_path, objective
+):
+    """Frozen item encoders are run once, before training: with the loaded weights, and no others."""
+    from recbole_morec.training import trainer
+
+    common, source = pair
+    choice = {"epochs": 2, "objective": objective, "train_layers": "none", "encoder_dropout": 0.0}
+    choice |= {"load": {"item_encoder": str(source)}, "checkpoint_dir": str(tmp_path / "whole")}
+    whole, _ = run_of({**common, **choice})
+    choice["checkpoint_dir"] = str(tmp_path / "parts")
+    first = trainer.Trainer._train_epoch
+
+    def stopped(self):
+        if self.state.epoch == 1:
+            raise KeyboardInterrupt
+        first(self)
+
+    monkeypatch.setattr(trainer.Trainer, "_train_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run("TransRec", "target", overrides={**common, **choice})
+    monkeypatch.setattr(trainer.Trainer, "_train_epoch", first)
+    stores = set((Path(common["data_path"]) / "target" / "prepared").glob("states-*"))
+    run("TransRec", "target", overrides={**common, **choice, "resume": True})
+    assert set((Path(common["data_path"]) / "target" / "prepared").glob("states-*")) == stores
+    (one,), (other,) = [list((tmp_path / n).glob("target/*")) for n in ("whole", "parts")]
+    ours, theirs = best(other), best(one)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_all_parts_are_the_source_before_the_first_step(pair, capsys):
     common, source = pair
     _, folder = run_of(common, epochs=0, load=str(source))

@@ -97,6 +97,10 @@ class BackboneEncoder(ItemEncoder):
     def _dtype(self) -> torch.dtype:
         return next(self.backbone.parameters()).dtype
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
     def resumed(self, content: Content) -> AbstractContextManager:
         """Where the content carries the prefix's states, the backbone computes its tail only."""
         states = content.get(self.states_key)

@@ -102,14 +102,15 @@ class ImageEncoder(BackboneEncoder):
 
     def probe_content(self) -> Content:
         """One black image of the size that the encoder will be given."""
-        return {"image": torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)}
+        shape = (1, 3, self.size, self.size)
+        return {"image": torch.zeros(shape, dtype=torch.uint8, device=self._device)}
 
     def sample_content(self) -> Content:
         """Three images of noise."""
         generator = torch.Generator().manual_seed(0)
         shape = (3, 3, self.size, self.size)
         noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-        return {"image": noise.to(self.mean.device)}
+        return {"image": noise.to(self._device)}
 
     def finish(self, settings: EncoderSettings) -> None:
         """As in the base class; a size that the backbone cannot take is a ConfigError."""

@@ -196,7 +196,7 @@ class Prefix:
         handle = self._encoder.backbone.get_submodule(self.module).register_forward_hook(leave)
         try:
             self._encoder.read(content)
-            raise MoRecError(f"{self.module} was not called")
+            raise NoPrefix(f"{self.module} is not called for every item")
         except _Reached as reached:
             states = reached.states
         finally:
@@ -254,6 +254,8 @@ class Prefix:
         try:
             with self._evaluating():
                 states = self.states(content)
+                if self._reads_text and states.shape[:2] != content["text_mask"].shape:
+                    raise NoPrefix("it lengthens or shortens its texts")
                 whole, tail = encoder(content), encoder({encoder.states_key: states, **rest})
                 encoder.train()
                 if self._follows_batches() or not alike(self.states(content), states):

@@ -65,6 +65,8 @@ def plan(encoder: BackboneEncoder) -> Stored:
     if encoder.batch_dependent and not _trains(encoder):
         raise NoPrefix("its BatchNorm statistics follow the batches")
     names = list(encoder.backbone.state_dict())
+    if encoder.card.modality == "text" and not encoder.ignores_padding():
+        raise NoPrefix("its vectors depend on how far its texts are padded")
     if not _trains(encoder):
         if encoder.pooling == "project_mean":
             return Stored(encoder.tokens_key, "its tokens", names, encoder.tokens)
@@ -139,13 +141,7 @@ class StoredParts:
         choice = self._config["store_states"]
         if choice is False or not self._encoders:
             return
-        versions = [
-            (p.data_ptr(), p._version)
-            for encoder in self._encoders
-            for p in (*encoder.backbone.parameters(), *encoder.backbone.buffers())
-            if not p.requires_grad
-        ]
-        if versions == self._made_from:
+        if self._versions() == self._made_from:
             return
         self._reader.readers = list(self._own)
         self.by_encoder = {}
@@ -161,7 +157,19 @@ class StoredParts:
                 if choice is True:
                     raise
                 _log.warning("%s: encoded in every step: %s", encoder.name, error)
-        self._made_from = versions
+        self._made_from = self._versions()
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """What tells whether the weights are others: not those that train, nor the statistics of
+        BatchNorm behind a prefix, which change in every step."""
+        tensors: list[torch.Tensor] = []
+        for encoder in self._encoders:
+            if encoder in self.by_encoder:
+                state = encoder.backbone.state_dict()
+                tensors += [state[name] for name in self.by_encoder[encoder].names]
+            else:
+                tensors += [p for p in encoder.backbone.parameters() if not p.requires_grad]
+        return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
     def _replace(self, encoder: BackboneEncoder) -> None:
         if self._config["encode"] == "every_slot":

@@ -51,6 +51,7 @@ class TextEncoder(BackboneEncoder):
         self.needs = [TextNeed(tokenizer, fields, settings.max_text_length, apart)]
         self._inputs = input_names(type(backbone))
         self._by_length = settings.text_buckets
+        self._padding_ignored: bool | None = None
         check_inputs(backbone, "input_ids", card.name)
         try:
             if self.pooling in ("default", "cls"):
@@ -65,6 +66,7 @@ class TextEncoder(BackboneEncoder):
     def probe_content(self) -> Content:
         """One short text."""
         ids = self.needs[0].tokenizer("a red shirt", return_tensors="pt")["input_ids"]
+        ids = ids.to(self._device)
         return {"text_ids": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}
 
     def sample_content(self) -> Content:
@@ -74,7 +76,7 @@ class TextEncoder(BackboneEncoder):
         ids[:, 0] = row[0]
         mask = torch.ones_like(ids, dtype=torch.bool)
         mask[1, -1:] = mask[2, -2:] = False
-        return {"text_ids": ids.to(self._device), "text_mask": mask.to(self._device)}
+        return {"text_ids": ids, "text_mask": mask}
 
     def reserved(self, kind: Reserved) -> Content:
         """NineRec's rows: ``max_length`` zeros of which none is real for padding, and a sentence
@@ -167,28 +169,22 @@ class TextEncoder(BackboneEncoder):
         if not self._by_length or len(mask) == 0:
             return run(content)
         buckets = length_buckets(mask)
-        if len(buckets) == 1 or not self._ignores_padding(run):
+        if len(buckets) == 1 or (self._by_length == "auto" and not self.ignores_padding()):
             return run(content)
         vectors = torch.cat([run(_cut(content, rows, width)) for rows, width in buckets])
         return vectors[torch.cat([rows for rows, _ in buckets]).argsort()]
 
     @torch.no_grad()
-    def _ignores_padding(self, run: Callable[[Content], Tensor]) -> bool:
+    def ignores_padding(self) -> bool:
         """Whether texts of different lengths have the same vectors together and alone; tried
         once. Not so where a model mixes all places (FNet), or cuts its text into blocks."""
-        if self._by_length == "auto":
-            training, content = self.training, self.sample_content()
+        if self._padding_ignored is None:
+            run, training, content = super().forward, self.training, self.sample_content()
             self.eval()
-            lengths = content["text_mask"].sum(dim=1).tolist()
-            rows = [torch.tensor([row], device=self._device) for row in range(len(lengths))]
-            alone = [run(_cut(content, *at)) for at in zip(rows, lengths, strict=True)]
-            self._by_length = alike(run(content), torch.cat(alone))
+            alone = torch.cat([run(text) for text in apart(content)])
+            self._padding_ignored = alike(run(content), alone)
             self.train(training)
-        return self._by_length
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.backbone.parameters()).device
+        return self._padding_ignored
 
     def tokens(self, content: Content) -> tuple[Tensor, Tensor | None]:
         """Last hidden states ``[n, T, D]`` and the mask of real tokens ``[n, T]``; of fields
@@ -238,6 +234,13 @@ def _flat(content: Content) -> Content:
 def _cut(content: Content, rows: Tensor, width: int) -> Content:
     """Of the texts ``rows`` the first ``width`` tokens, and what is stored of these."""
     return {k: value[rows, :width] for k, value in content.items() if k.startswith("text_")}
+
+
+def apart(content: Content) -> list[Content]:
+    """Texts ``[n, T]`` one by one, each without its padding."""
+    rows = torch.arange(len(content["text_mask"]), device=content["text_mask"].device)
+    lengths = content["text_mask"].sum(dim=1).tolist()
+    return [_cut(content, *at) for at in zip(rows.split(1), lengths, strict=True)]
 
 
 def _starts_with_class_token(tokenizer: Any) -> bool:

@@ -91,6 +91,11 @@ class ODMT(MultimodalRecommender):
                 f"tie_cls_feature=True: with id_init={values['id_init']} the ID's row is no first "
                 "token; use id_init=text or image."
             )
+        if values["store_states"] is True and not still:
+            problems.append(
+                "store_states=True: ODMT stores the states of encoders that stand still; use "
+                "train_layers=none, or leave it at its default."
+            )
         for key in ("pad_vector", "mask_vector"):
             if values[key] == "encoded":
                 problems.append(
