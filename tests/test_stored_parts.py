@@ -115,6 +115,9 @@ def test_a_second_run_computes_nothing(own_world, monkeypatch):
         {"image_size": 40},
         {"states_dtype": "bf16"},
         {"train_layers": "last_2"},
+        {"resize": "crop"},
+        {"pooling": "mean"},
+        {"mixed_precision": "bf16"},
     ],
     ids=lambda change: next(iter(change), "weights"),
 )
@@ -164,7 +167,7 @@ def test_a_damaged_block_is_made_again(own_world, caplog):
     settings, folder = own_world
     choice = {"item_encoder": "image", "train_layers": "last_1"}
     before = step_of(adapter_of(settings, **choice))[0]
-    (block,) = stores_of(folder)[0].glob("block-*.bin")
+    block = stores_of(folder)[0] / "block-000000.bin"
     damaged = bytearray(block.read_bytes())
     damaged[100] ^= 255
     block.write_bytes(damaged)
