@@ -227,6 +227,7 @@ def test_a_store_of_an_earlier_version_is_made_anew(world):
     store = made(dtype=torch.float32)
     expected = store.fetch(np.arange(1, ITEMS))[0]
     lengths, values = [], b""
+    identity = ContentReader([Numbers()]).identity(np.arange(1, ITEMS))
     for number in range(4):
         file = folder / f"block-{number:06d}"
         description = json.loads(file.with_suffix(".json").read_text())
@@ -237,7 +238,11 @@ def test_a_store_of_an_earlier_version_is_made_anew(world):
             file.with_suffix(".bin").unlink()
     (folder / "store.json").unlink()  # one block of 1,024 items it was
     (folder / "block-000000.bin").write_bytes(values)
-    description |= {"lengths": lengths, "crc32": state_store.zlib.crc32(values)}
+    description |= {
+        "content": identity,
+        "lengths": lengths,
+        "crc32": state_store.zlib.crc32(values),
+    }
     (folder / "block-000000.json").write_text(json.dumps(description))
     assert torch.equal(made(dtype=torch.float32).fetch(np.arange(1, ITEMS))[0], expected)
     assert written(encoder) == list(range(1, ITEMS))

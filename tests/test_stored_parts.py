@@ -135,6 +135,14 @@ def test_other_weights_transforms_and_cuts_have_stores_of_their_own(own_world, c
     assert len(stores_of(folder)) == 2
 
 
+def test_states_computed_in_half_are_not_those_that_are_only_kept_in_half(own_world):
+    settings, folder = own_world
+    for precision in ("no", "bf16"):
+        choice = {"item_encoder": "image", "train_layers": "last_1", "states_dtype": "bf16"}
+        adapter_of(settings, **choice, mixed_precision=precision).prepare()
+    assert len(stores_of(folder)) == 2
+
+
 def test_weights_that_are_loaded_later_are_noticed(own_world):
     settings, folder = own_world
     adapter = adapter_of(settings, item_encoder="image", train_layers="last_1")

@@ -401,15 +401,13 @@ def _write(
 
 def _is_sound(plan: _Plan, number: int, block: int) -> bool:
     """Whether a block is there, undamaged, and of the content that the items have now."""
-    items = plan.items(number, block)
     try:
         description = _read_description(plan.folder, number)
-        if len(description["lengths"]) != len(items) + (number == 0):
-            return False  # of an earlier layout
         if description["dtype"] != _DTYPES[plan.source.dtype]:
             return False
-        if description["content"] != plan.source.content.identity(items):
-            return False
+        identity = plan.source.content.identity(plan.items(number, block))
+        if description["content"] != identity:
+            return False  # of other content, or of other items: an earlier version's block
         if _checksum(_values_file(plan.folder, number)) == description["crc32"]:
             return True
     except (OSError, ValueError, KeyError, TypeError):
