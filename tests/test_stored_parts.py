@@ -116,7 +116,6 @@ def test_a_second_run_computes_nothing(own_world, monkeypatch):
         {"states_dtype": "bf16"},
         {"train_layers": "last_2"},
         {"resize": "crop"},
-        {"pooling": "mean"},
         {"mixed_precision": "bf16"},
     ],
     ids=lambda change: next(iter(change), "weights"),
@@ -132,6 +131,14 @@ def test_other_weights_transforms_and_cuts_have_stores_of_their_own(own_world, c
         with torch.no_grad():
             next(other.item_encoder.backbone.parameters()).add_(1.0)
     other.prepare()
+    assert len(stores_of(folder)) == 2
+
+
+def test_vectors_pooled_otherwise_have_a_store_of_their_own(own_world):
+    settings, folder = own_world
+    for pooling in ("first", "mean"):
+        choice = {"item_encoder": "image", "image_encoder": "tiny_vit", "train_layers": "none"}
+        adapter_of(settings, **choice, pooling=pooling).prepare()
     assert len(stores_of(folder)) == 2
 
 
