@@ -1,9 +1,10 @@
-"""The few collectives that the package needs; every one is the identity in a single process."""
+"""The few collectives that the package needs, each the identity in a single process; and notes."""
 
 from __future__ import annotations
 
+import collections
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -62,6 +63,41 @@ def gather_rows_with_gradient(rows: Tensor) -> tuple[Tensor, list[int]]:
     sizes = gather_objects(len(rows))
     _gradient_group()  # all processes make it at the same place
     return _GatherRows.apply(rows, sizes), sizes
+
+
+class Notes:
+    """Short texts that the processes of a run leave for one another; no process waits in it.
+
+    For work that may take hours, longer than a collective waits, or fail in one process only.
+    Every process must open the notes on a subject equally often; each time they are empty.
+
+    Args:
+        subject: what they are on.
+    """
+
+    _opened: ClassVar[collections.Counter[str]] = collections.Counter()
+
+    def __init__(self, subject: str):
+        self._prefix = f"recbole_morec/{subject}/{self._opened[subject]}"
+        self._opened[subject] += 1
+        self._own: dict[str, str] = {}
+        # What init_process_group made: its host's end is an error of every call in the others.
+        several = world_size() > 1
+        self._shared = dist.distributed_c10d._get_default_store() if several else None
+
+    def leave(self, key: str, text: str) -> None:
+        """Leave a text under ``key``, in place of the one that is there."""
+        if self._shared is None:
+            self._own[key] = text
+        else:
+            self._shared.set(f"{self._prefix}/{key}", text)
+
+    def read(self, key: str) -> str | None:
+        """The text that a process left under ``key``; ``None`` if there is none yet."""
+        if self._shared is None:
+            return self._own.get(key)
+        key = f"{self._prefix}/{key}"
+        return self._shared.get(key).decode() if self._shared.check([key]) else None
 
 
 @functools.cache

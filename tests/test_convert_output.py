@@ -139,6 +139,7 @@ def test_what_was_derived_from_a_dataset_is_in_nobodys_way(tmp_path, source):
     for listed in (True, False):
         write(out / "prepared" / "texts-0123" / "ids.npy", "tokens")
         write(out / "prepared" / "texts.lock", "")
+        write(out / "prepared" / "states-0123" / "block-000000.bin", "states")
         if not listed:  # the report of an earlier version
             report = json.loads((out / "convert_report.json").read_text())
             del report["files"]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-import threading
+import logging
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from recbole_morec.data.content import ContentReader, state_store
-from recbole_morec.data.content.state_store import StateStore, stored_states
+from recbole_morec.data.content.state_store import StatesError, StateStore, stored_states
 from recbole_morec.errors import DataError
 
 ITEMS = 1 + 50
@@ -47,7 +52,8 @@ class Encoder:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    monkeypatch.setattr(state_store, "BLOCK", 16)
+    """A store of blocks of 16 items, since 51 are few; the blocks that were written are counted."""
+    monkeypatch.setattr(state_store, "_TILE", 5)
     numbers, encoder = Numbers(), Encoder()
 
     def made(**options):
@@ -58,11 +64,18 @@ def world(tmp_path, monkeypatch):
     return made, numbers, encoder, tmp_path / "s"
 
 
+def written(encoder):
+    """Items that were encoded, without the trial of the first ones of them."""
+    first = min(encoder.encoded)
+    assert encoder.encoded[:8] == list(range(first, first + 8))
+    return encoder.encoded[8:]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_states_are_those_of_the_encoder(world, dtype):
     made, numbers, encoder, _ = world
     store = made(dtype=dtype)
-    assert encoder.encoded == list(range(1, ITEMS))
+    assert written(encoder) == list(range(1, ITEMS))
     assert (store.width, store.longest) == (4, 3)
     items = np.array([50, 1, 17, 2, 17])
     values, mask = store.fetch(items)
@@ -86,7 +99,7 @@ def test_an_interrupted_store_goes_on(world):
     made()
     (folder / "block-000001.json").unlink()  # written last, so this block was not complete
     made()
-    assert encoder.encoded == list(range(16, 32))
+    assert written(encoder) == list(range(16, 32))
 
 
 @pytest.mark.parametrize("place", [0, 100, -1])
@@ -98,14 +111,21 @@ def test_a_damaged_block_is_made_again(world, place):
     values[place] ^= 0x40
     file.write_bytes(values)
     store = made()
-    assert encoder.encoded == list(range(32, 48))
+    assert written(encoder) == list(range(32, 48))
     assert torch.equal(store.fetch(np.arange(1, ITEMS))[0], expected)
     (folder / "block-000002.bin").write_bytes(bytes(values[:-8]))  # cut off
     made()
-    assert encoder.encoded == list(range(32, 48))
+    assert written(encoder) == list(range(32, 48))
     (folder / "block-000000.json").write_text("{", encoding="utf-8")
     made()
-    assert encoder.encoded == list(range(1, 16))
+    assert written(encoder) == list(range(1, 16))
+
+
+def test_another_dtype_is_never_read_as_this_one(world):
+    made, _, encoder, _ = world
+    made()
+    assert made(dtype=torch.float32).fetch(np.array([22]))[0][0, 0, 0] == 22
+    assert written(encoder) == list(range(1, ITEMS))
 
 
 def test_changed_content_is_encoded_again(world):
@@ -113,41 +133,329 @@ def test_changed_content_is_encoded_again(world):
     made()
     numbers.numbers[20] = 99
     store = made()
-    assert encoder.encoded == list(range(16, 32))
+    assert written(encoder) == list(range(16, 32))
     assert store.fetch(np.array([20]))[0][0, 0, 0] == 99
 
 
-def test_processes_share_the_work(world, monkeypatch):
-    folder = world[3]
-    own = threading.local()
-    monkeypatch.setattr(state_store.parallel, "rank", lambda: own.rank)
-    monkeypatch.setattr(state_store.parallel, "world_size", lambda: 2)
-    found, encoders = {}, {}
+def test_what_it_takes_is_said_before_a_block_is_written(world, caplog, monkeypatch):
+    made, _, _, folder = world
+    seen = []
+    monkeypatch.setattr(
+        state_store._log, "info",
+        lambda text, *values: seen.append((text % values, list(folder.glob("block-*")))),
+    )  # fmt: skip
+    made(dtype=torch.float32)
+    ((said, blocks),) = seen
+    assert blocks == []
+    assert said.startswith("states of 50 items: 0.00 GiB, computed once in about 0 s, into ")
+    assert str(folder) in said
 
-    def process(rank):
-        own.rank = rank
-        encoders[rank] = Encoder()
-        content = ContentReader([Numbers()])
-        found[rank] = stored_states(folder, ITEMS, content, encoders[rank], device=CPU)
 
-    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert encoders[0].encoded == [*range(1, 16), *range(32, 48)]
-    assert encoders[1].encoded == [*range(16, 32), *range(48, ITEMS)]
-    items = np.arange(1, ITEMS)
-    assert torch.equal(found[0].fetch(items)[0], found[1].fetch(items)[0])
+def test_the_time_is_that_of_all_items(world, caplog, monkeypatch):
+    made, _, _, _ = world
+    clock = iter([10.0, 12.0])  # a tile of 5 items takes 2 s
+    monkeypatch.setattr(state_store.time, "perf_counter", lambda: next(clock))
+    with caplog.at_level(logging.INFO):
+        made()
+    assert "in about 20 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("item_num", "size", "block"),
+    [
+        (10**6, 2 * 1024, 1024),  # vectors
+        (10**6, 2**20, 48),
+        (10**6, 2**27, 16),  # never fewer, but a tile is what is held
+        (41, 4, 16),  # few items are shared by several processes too
+        (10_000, 4, 313),
+    ],
+)
+def test_the_size_of_blocks_follows_the_bytes(tmp_path, item_num, size, block):
+    def encode(content):
+        return torch.zeros(len(content["items"]), 1, 1).expand(-1, 1, size // 4), None
+
+    source = state_store._Source(ContentReader([]), encode, CPU, torch.float32)
+    plan = state_store._Plan(tmp_path, item_num, source, None, False)
+    source.tile = lambda items: (np.empty((len(items), size), np.int8), [1] * len(items))
+    assert state_store._block_size(plan) == block
+    source.tile = None  # from now on it is read
+    assert state_store._block_size(plan) == block
+
+
+def test_a_block_is_written_and_checked_piece_by_piece(world, monkeypatch):
+    made, _, _, folder = world
+    crc32, sizes = state_store.zlib.crc32, []
+
+    def watched(data, value=0):
+        sizes.append(memoryview(data).nbytes)
+        return crc32(data, value)
+
+    monkeypatch.setattr(state_store.zlib, "crc32", watched)
+    monkeypatch.setattr(state_store, "_PIECE", 64)
+    made(dtype=torch.float32)
+    written = max(sizes)
+    assert written <= 5 * 3 * 4 * 4  # a tile
+    sizes.clear()
+    made(dtype=torch.float32)
+    assert max(sizes) == 64
+    assert sum(sizes) >= sum(file.stat().st_size for file in folder.glob("*.bin"))
+
+
+def test_the_bar_counts_items(world, monkeypatch):
+    made, _, _, _ = world
+    bars = []
+
+    class Bar(state_store.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            bars.append((self, options))
+
+        def update(self, n=1):
+            steps.append(n)
+            return super().update(n)
+
+    steps = []
+    monkeypatch.setattr(state_store, "tqdm", Bar)
+    made(progress=True)
+    ((bar, options),) = bars
+    assert (bar.total, options["unit"], sum(steps)) == (50, "item", 50)
+    assert max(steps) == 5
+
+
+def test_a_store_of_an_earlier_version_is_made_anew(world):
+    made, _, encoder, folder = world
+    store = made(dtype=torch.float32)
+    expected = store.fetch(np.arange(1, ITEMS))[0]
+    lengths, values = [], b""
+    identity = ContentReader([Numbers()]).identity(np.arange(1, ITEMS))
+    for number in range(4):
+        file = folder / f"block-{number:06d}"
+        description = json.loads(file.with_suffix(".json").read_text())
+        lengths += description["lengths"]
+        values += file.with_suffix(".bin").read_bytes()
+        if number:
+            file.with_suffix(".json").unlink()
+            file.with_suffix(".bin").unlink()
+    (folder / "store.json").unlink()  # one block of 1,024 items it was
+    (folder / "block-000000.bin").write_bytes(values)
+    description |= {
+        "content": identity,
+        "lengths": lengths,
+        "crc32": state_store.zlib.crc32(values),
+    }
+    (folder / "block-000000.json").write_text(json.dumps(description))
+    assert torch.equal(made(dtype=torch.float32).fetch(np.arange(1, ITEMS))[0], expected)
+    assert written(encoder) == list(range(1, ITEMS))
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+def usage_of(free):
+    return lambda path: type("Usage", (), {"free": free})
 
 
 def test_a_full_disk_is_told_before_much_is_written(world, monkeypatch):
     made, _, _, folder = world
-    usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(state_store.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match="are free on this disk"):
+    monkeypatch.setattr(state_store.shutil, "disk_usage", usage_of(10))
+    with pytest.raises(DataError, match=r"of 50 items take .* are free on this disk"):
         made()
-    assert not list(folder.glob("*.bin"))
+    assert not list(folder.glob("block-*"))
+
+
+def test_room_is_left_for_checkpoints(world, monkeypatch):
+    made, _, _, _ = world
+    size = 200 * 2**20
+    monkeypatch.setattr(state_store.shutil, "disk_usage", usage_of(size))
+    with pytest.raises(DataError, match=r"Free 0.05 GiB more"):
+        made()
+    monkeypatch.setattr(state_store.shutil, "disk_usage", usage_of(size + 57 * 2**20))
+    made()
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Interrupted(), OSError(28, "No space left on device")])
+def test_a_crash_while_a_block_is_written_loses_that_block_only(world, monkeypatch, error):
+    made, _, encoder, folder = world
+    encode = Encoder.__call__
+
+    def crashing(self, content):
+        if 22 in content["items"]:
+            raise error
+        return encode(self, content)
+
+    monkeypatch.setattr(Encoder, "__call__", crashing)
+    with pytest.raises(DataError if isinstance(error, OSError) else Interrupted) as raised:
+        made()
+    assert str(error.strerror if isinstance(error, OSError) else "") in str(raised.value)
+    assert {file.name for file in folder.iterdir()} == {
+        "store.json", "block-000000.bin", "block-000000.json",
+    }  # fmt: skip
+    monkeypatch.setattr(Encoder, "__call__", encode)
+    store = made()
+    assert written(encoder) == list(range(16, ITEMS))
+    assert store.fetch(np.array([22]))[0][0, 0, 0] == 22
+
+
+def test_what_a_killed_process_left_is_removed(world):
+    made, _, _, folder = world
+    code = (
+        "import os, pathlib; from recbole_morec.data.content import state_store\n"
+        f"folder = pathlib.Path({str(folder)!r})\n"
+        "with state_store._replacing(folder / 'block-000002.bin') as file:\n"
+        "    file.write_bytes(b'half')\n"
+        "    os._exit(9)"
+    )
+    folder.mkdir()
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
+    (left,) = folder.iterdir()
+    other_host = folder / "block-000001.bin.0123abcd-1.partial"
+    own = folder / f"block-000001.bin.{state_store._host()}-{os.getpid()}.partial"
+    old = folder / "block-000003.4711.partial"
+    for file in (other_host, own, old):
+        file.write_bytes(b"half")
+    os.utime(old, (time.time() - 10**6,) * 2)
+    made()
+    assert not left.exists()
+    assert not old.exists()
+    assert other_host.exists()  # may still be written
+    own.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("scale", [1e4, float("inf"), float("nan")])
+def test_states_that_are_not_finite_are_an_error(tmp_path, scale):
+    def encode(content):
+        states = content["number"][:, None, None].expand(-1, 1, 4)
+        return torch.where(states == 30, states * scale, states), None
+
+    options = {"content": ContentReader([Numbers()]), "encode": encode, "device": CPU}
+    advice = "Set states_dtype: bf16" if scale == 1e4 else "are not finite. Look at"
+    with pytest.raises(DataError, match=f"1 of .* internal id 30.*{advice}"):
+        stored_states(tmp_path / "s", ITEMS, **options, dtype=torch.float16)
+    if scale == 1e4:
+        store = stored_states(tmp_path / "t", ITEMS, **options, dtype=torch.float32)
+        assert store.fetch(np.array([30]))[0].max() == 30 * scale
+
+
+def test_an_encoder_that_overflows_in_float16_is_told_so(tmp_path):
+    def encode(content):
+        return (content["number"][:, None, None] * 1e4).expand(-1, 1, 4).half(), None
+
+    with pytest.raises(DataError, match="Set states_dtype: bf16 or states_dtype: fp32"):
+        stored_states(
+            tmp_path / "s", ITEMS, ContentReader([Numbers()]), encode, device=CPU,
+            dtype=torch.float16,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask", "said"),
+    [
+        ((8, 4, 2), (8, 3), r"mask of its content has the shape \[8, 3\]"),
+        ((8, 2), None, r"shape \[8, 2\] for 8 items"),
+        ((2, 4, 2), None, r"shape \[2, 4, 2\] for 8 items"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_told(tmp_path, shape, mask, said):
+    def encode(content):
+        return torch.zeros(shape), None if mask is None else torch.ones(mask, dtype=torch.bool)
+
+    content = ContentReader([Numbers()])
+    with pytest.raises(StatesError, match=said):
+        stored_states(tmp_path / "s", ITEMS, content, encode, device=CPU)
+
+
+# --- two processes ------------------------------------------------------------------------------
+
+
+def share(rank, case, folder, results):
+    """One of two processes: what it encodes, what it reads, and what it raises."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{results}/group", rank=rank, world_size=2)
+    numbers, encoder = Numbers(), Encoder()
+    if case == "changed":
+        numbers.numbers[20] = 99
+    encode = encoder
+    if rank == 1 and case != "shared":
+
+        def encode(content):
+            time.sleep(0.3)
+            if case == "full" and len(encoder.encoded) > 8:
+                raise OSError(28, "No space left on device")
+            if case == "wrong":
+                raise ZeroDivisionError("of the encoder")
+            return encoder(content)
+
+    found = {}
+    try:
+        store = stored_states(folder, ITEMS, ContentReader([numbers]), encode, device=CPU)
+        found["values"] = store.fetch(np.arange(1, ITEMS))[0]
+    except Exception as error:
+        found["error"] = type(error).__name__, str(error)
+    found["encoded"] = encoder.encoded
+    torch.save(found, results / f"{rank}.pt")
+    dist.barrier()  # the first one keeps what they share
+    dist.destroy_process_group()
+
+
+def both(case, folder, tmp_path):
+    results = tmp_path / case
+    results.mkdir()
+    torch.multiprocessing.spawn(share, (case, folder, results), nprocs=2)
+    return [torch.load(results / f"{rank}.pt") for rank in range(2)]
+
+
+def test_processes_share_few_items(tmp_path):
+    one, two = both("shared", tmp_path / "s", tmp_path)
+    assert written_by(one) == [*range(1, 16), *range(32, 48)]
+    assert two["encoded"] == [*range(16, 32), *range(48, ITEMS)]
+    assert torch.equal(one["values"], two["values"])
+
+
+def written_by(found):
+    assert found["encoded"][:8] == list(range(1, 9))  # the trial
+    return found["encoded"][8:]
+
+
+@pytest.mark.parametrize("damage", ["changed", "damaged"])
+def test_a_process_waits_until_the_others_blocks_are_right(world, tmp_path, damage):
+    made, _, _, folder = world
+    made()
+    if damage == "damaged":
+        file = folder / "block-000001.bin"
+        file.write_bytes(bytes([255]) + file.read_bytes()[1:])
+    one, two = both(damage, folder, tmp_path)
+    # The only block that lacks is made by the first process, though it is the second's to check.
+    assert one["encoded"] == [*range(16, 24), *range(16, 32)]
+    assert two["encoded"] == []
+    assert torch.equal(one["values"], two["values"])
+    assert two["values"][19, 0, 0] == (99 if damage == "changed" else 20)
+
+
+def test_a_slow_process_is_waited_for(world, tmp_path):
+    _, _, _, folder = world
+    one, two = both("slow", folder, tmp_path)
+    assert torch.equal(one["values"], two["values"])
+
+
+@pytest.mark.parametrize("case", ["full", "wrong"])
+def test_a_failure_in_one_process_ends_the_other(tmp_path, case):
+    one, two = both(case, tmp_path / "s", tmp_path)
+    if case == "full":
+        assert one["error"] == two["error"]
+        assert one["error"][0] == "DataError"
+        assert "No space left on device" in one["error"][1]
+    else:
+        assert two["error"] == ("ZeroDivisionError", "of the encoder")
+        assert one["error"][0] == "RuntimeError"
+        assert "process 1" in one["error"][1]
+    assert not list((tmp_path / "s").glob("*.partial"))
+    if case == "full":  # and the next start goes on
+        one, two = both("shared", tmp_path / "s", tmp_path)
+        assert torch.equal(one["values"], two["values"])
 
 
 def test_a_spawned_worker_opens_it_again(world):

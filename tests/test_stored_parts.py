@@ -116,6 +116,8 @@ def test_a_second_run_computes_nothing(own_world, monkeypatch):
         {"image_size": 40},
         {"states_dtype": "bf16"},
         {"train_layers": "last_2"},
+        {"resize": "crop"},
+        {"mixed_precision": "bf16"},
     ],
     ids=lambda change: next(iter(change), "weights"),
 )
@@ -130,6 +132,22 @@ def test_other_weights_transforms_and_cuts_have_stores_of_their_own(own_world, c
         with torch.no_grad():
             next(other.item_encoder.backbone.parameters()).add_(1.0)
     other.prepare()
+    assert len(stores_of(folder)) == 2
+
+
+def test_vectors_pooled_otherwise_have_a_store_of_their_own(own_world):
+    settings, folder = own_world
+    for pooling in ("first", "mean"):
+        choice = {"item_encoder": "image", "image_encoder": "tiny_vit", "train_layers": "none"}
+        adapter_of(settings, **choice, pooling=pooling).prepare()
+    assert len(stores_of(folder)) == 2
+
+
+def test_states_computed_in_half_are_not_those_that_are_only_kept_in_half(own_world):
+    settings, folder = own_world
+    for precision in ("no", "bf16"):
+        choice = {"item_encoder": "image", "train_layers": "last_1", "states_dtype": "bf16"}
+        adapter_of(settings, **choice, mixed_precision=precision).prepare()
     assert len(stores_of(folder)) == 2
 
 
@@ -177,7 +195,7 @@ def test_a_damaged_block_is_made_again(own_world, caplog):
     settings, folder = own_world
     choice = {"item_encoder": "image", "train_layers": "last_1"}
     before = step_of(adapter_of(settings, **choice))[0]
-    (block,) = stores_of(folder)[0].glob("block-*.bin")
+    block = stores_of(folder)[0] / "block-000000.bin"
     damaged = bytearray(block.read_bytes())
     damaged[100] ^= 255
     block.write_bytes(damaged)

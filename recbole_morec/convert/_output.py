@@ -21,7 +21,7 @@ REPORT_FILE = "convert_report.json"
 
 
 _NEW, _OLD = ".converting", ".replaced"
-_DERIVED = re.compile(r"prepared/\.?(histories|texts)[-./]")
+_DERIVED = re.compile(r"prepared/\.?(histories|texts|states)[-./]")
 _DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -123,7 +123,7 @@ def files_below(folder: Path) -> list[Path]:
     """All files of a dataset folder and its subfolders.
 
     Without what file managers leave there, and without what is derived from the other files, which
-    is nobody's work (``prepared/histories``, ``prepared/texts-...``).
+    is nobody's work (``prepared/histories``, ``prepared/texts-...``, ``prepared/states-...``).
     """
     return [
         path

@@ -1,22 +1,26 @@
 """The state store: what a frozen encoder gives for every item, kept on disk and memory-mapped.
 
-Items lie in blocks of consecutive ids. A block is a file of values and a small description that is
-written last and tells which content the values are of and their checksum. So a store that was
-interrupted goes on with its missing blocks, several processes each make their own share without
-waiting for one another, and a block that is damaged or whose content has changed is made again.
+Items lie in blocks of consecutive ids. How many items a block has follows from the size of their
+states, once, and is written down in ``store.json``. A block is a file of values and a small
+description that is written last and tells which content the values are of and their checksum. So
+a store that was interrupted goes on with its missing blocks, several processes each make their own
+share, and a block that is damaged or whose content has changed is made again. Blocks are written
+and checked piece by piece: nothing larger than a tile of items is held in memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
 import math
 import os
+import platform
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +32,26 @@ from tqdm.auto import tqdm
 
 from recbole_morec import parallel
 from recbole_morec.data.content import ContentReader
-from recbole_morec.errors import DataError
+from recbole_morec.errors import DataError, MoRecError, refused
 
-BLOCK = 1024  # items
+BLOCK = 1024  # the most items of a block
+_LEAST = 16  # the fewest, but for the last block
+_BLOCK_BYTES = 48 * 2**20
+_SHARES = 32  # blocks that a small store has at least, for several processes to share
 _TILE = 128  # items that are encoded at once
+_TRIAL = 8  # items that tell the size of states, and warm up
+_PIECE = 2**20  # bytes that are read at once
+_ROOM = 0.05, 256 * 2**20  # kept free for checkpoints: share of the store, and bytes
+_ABANDONED_SECONDS = 24 * 3600
 _DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 Encode = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor | None]]
+
+
+class StatesError(MoRecError, ValueError):
+    """An encoder whose states cannot be kept: their mask does not fit them."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,9 @@ class StateStore:
     def __init__(self, folder: Path, item_num: int):
         self.folder = folder
         self.item_num = item_num
-        blocks = [_read_description(folder, number) for number in range(_block_count(item_num))]
+        self._block = _read_block_size(folder)
+        count = math.ceil(item_num / self._block)
+        blocks = [_read_description(folder, number) for number in range(count)]
         self.width = blocks[0]["width"]
         lengths = {length for block in blocks for length in block["lengths"]}
         self.longest = max(lengths)
@@ -88,7 +105,7 @@ class StateStore:
         """
         if self._alike and len(items) and items.min() > 0:
             return self._fetch_alike(items)
-        places = [divmod(int(item), BLOCK) for item in items]
+        places = [divmod(int(item), self._block) for item in items]
         ends = [self._blocks[b].ends[row : row + 2] for b, row in places]
         lengths = np.array([end[1] - end[0] for end in ends], dtype=np.int64)
         width = max(1, int(lengths.max(initial=0)))
@@ -101,7 +118,7 @@ class StateStore:
         """The same where all items have equally many states."""
         shape = (len(items), self.longest, self.width)
         found = np.empty(shape, dtype=_numpy(self._dtype))
-        block_of, rows = np.divmod(items, BLOCK)
+        block_of, rows = np.divmod(items, self._block)
         starts = np.append(np.flatnonzero(np.diff(block_of, prepend=-1)), len(items))
         for start, stop in itertools.pairwise(starts):  # runs of items of one block
             number = block_of[start]
@@ -128,6 +145,9 @@ def stored_states(
 ) -> StateStore:
     """Open the store at ``folder``, after making the blocks that it lacks.
 
+    All processes of a run call it together; each makes a share of the blocks. If one fails, all
+    raise what it raised.
+
     Args:
         folder: of the store; its name should tell which encoder and transform the states are of.
         item_num: N, padding included; row 0 is empty.
@@ -139,131 +159,341 @@ def stored_states(
         progress: show a progress bar.
 
     Raises:
-        DataError: the disk is too full for the store.
+        DataError: the disk is too full for the store or refuses it; a state is not finite, or
+            not any more as ``dtype``.
+        StatesError: the mask does not fit the states.
+        RuntimeError: another process failed otherwise.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    mine = range(parallel.rank(), _block_count(item_num), parallel.world_size())
-    lacking = [number for number in mine if not _is_sound(folder, number, content, item_num)]
-    announce = _Announcement(folder, sum(len(_items(n, item_num)) for n in lacking))
-    for number in tqdm(
-        lacking, "states", unit="block", disable=None if progress else True, leave=False
-    ):
-        items = _items(number, item_num)
-        values, lengths = _encode_block(items, content, encode, device, dtype, announce)
-        _write(folder, number, values, lengths, content.identity(items), _DTYPES[dtype])
-    while not all(_description_file(folder, n).exists() for n in range(_block_count(item_num))):
-        time.sleep(_POLL_SECONDS)  # other processes are at theirs; nothing collective waits
-    return StateStore(folder, item_num)
+    notes = parallel.Notes(folder.name)
+    try:
+        source = _Source(content, encode, device, dtype)
+        return _make(_Plan(folder, item_num, source, notes, progress))
+    except OSError as error:
+        refusal = DataError(f"the encoder's states cannot be stored: {refused(error, folder)}")
+        _tell_failure(notes, refusal)
+        raise refusal from error
+    except Exception as error:
+        _tell_failure(notes, error)
+        raise
 
 
-def _block_count(item_num: int) -> int:
-    return math.ceil(item_num / BLOCK)
+@dataclass
+class _Source:
+    """Encodes items.
 
+    Attributes:
+        warm: it has encoded some, so that the next ones take their usual time.
+    """
 
-def _items(number: int, item_num: int) -> np.ndarray:
-    """The items of a block, without padding (id 0, which has no states)."""
-    return np.arange(max(1, number * BLOCK), min((number + 1) * BLOCK, item_num))
+    content: ContentReader
+    encode: Encode
+    device: torch.device
+    dtype: torch.dtype
+    warm: bool = False
 
-
-@torch.no_grad()
-def _encode_block(
-    items: np.ndarray,
-    content: ContentReader,
-    encode: Encode,
-    device: torch.device,
-    dtype: torch.dtype,
-    announce: _Announcement,
-) -> tuple[np.ndarray, list[int]]:
-    """Values ``[sum of lengths, D]`` of a block and the length of each of its rows."""
-    rows: list[Tensor] = []
-    lengths = [0] if len(items) and items[0] == 1 else []
-    for start in range(0, len(items), _TILE):
-        fetched = content.fetch(items[start : start + _TILE])
-        states, mask = encode({key: value.to(device) for key, value in fetched.items()})
+    @torch.no_grad()
+    def tile(self, items: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        """Values ``[sum of lengths, D]`` of a few items and the length of each."""
+        fetched = self.content.fetch(items)
+        states, mask = self.encode({k: v.to(self.device) for k, v in fetched.items()})
+        if states.ndim != 3 or len(states) != len(items):
+            raise StatesError(
+                f"the encoder gives states of shape {list(states.shape)} for {len(items)} items; "
+                "a store needs [items, tokens, width]. Set store_states: false."
+            )
         if mask is None:
             mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        rows.append(states[mask].to(dtype).cpu())
-        lengths += mask.sum(1).tolist()
-        announce.first(len(states), rows[-1].nbytes)
-    values = torch.cat(rows)
-    if dtype == torch.bfloat16:
-        values = values.view(torch.int16)
-    return values.numpy().view(_numpy(_DTYPES[dtype])), lengths
-
-
-class _Announcement:
-    """Says once, after the first tile, what the store will take.
-
-    Args:
-        folder: of the store.
-        items: number of items that are to be encoded.
-    """
-
-    def __init__(self, folder: Path, items: int):
-        self._folder = folder
-        self._items = items
-        self._started = time.perf_counter()
-        self._said = False
-
-    def first(self, encoded: int, size: int) -> None:
-        """Take the number of items of a tile and their bytes.
-
-        Raises:
-            DataError: the disk has no room for the rest.
-        """
-        if self._said:
-            return
-        self._said = True
-        total, free = self._items * size / encoded, shutil.disk_usage(self._folder).free
-        if total > free:
-            raise DataError(
-                f"{self._folder}: the encoder's states of all items take {total / 2**30:.1f} GiB, "
-                f"and {free / 2**30:.1f} GiB are free on this disk. Free some, put the dataset on "
-                "another disk, or choose a smaller encoder."
+        if mask.shape != states.shape[:2]:
+            raise StatesError(
+                f"the encoder gives states of shape {list(states.shape)}, and the mask of its "
+                f"content has the shape {list(mask.shape)}: it pads or cuts its input itself, so "
+                "its real states are not known. Set store_states: false."
             )
-        seconds = (time.perf_counter() - self._started) * self._items / encoded
-        _log.info(
-            "states of %d items: %.2f GiB, computed once in about %.0f s, into %s",
-            self._items, total / 2**30, seconds, self._folder,
-        )  # fmt: skip
+        kept = states[mask]
+        values = kept.to(self.dtype)
+        self._check_finite(kept, values, items, mask)
+        self.warm = True
+        values = values.cpu()
+        if self.dtype == torch.bfloat16:
+            values = values.view(torch.int16)
+        return values.numpy().view(_numpy(_DTYPES[self.dtype])), mask.sum(1).tolist()
+
+    def _check_finite(self, kept: Tensor, values: Tensor, items: np.ndarray, mask: Tensor) -> None:
+        if torch.isfinite(values).all():
+            return
+        rows = torch.arange(len(items), device=mask.device)[:, None].expand(mask.shape)[mask]
+        wrong = torch.unique(rows[~torch.isfinite(values).all(1)]).tolist()
+        which = f"{len(wrong)} of {len(items)} items (the first has the internal id "
+        which += f"{items[wrong[0]]})"
+        overflow = self.dtype == torch.float16 and torch.isfinite(kept).all()
+        if overflow or kept.dtype == torch.float16:
+            raise DataError(
+                f"the encoder's states of {which} are not finite in float16, whose largest number "
+                "is 65504. Set states_dtype: bf16 or states_dtype: fp32."
+            )
+        raise DataError(
+            f"the encoder's states of {which} are not finite. Look at its weights and at these "
+            "items' content."
+        )
+
+    def tiles(self, items: np.ndarray) -> Iterator[tuple[np.ndarray, list[int]]]:
+        """:meth:`tile` of all items, a few at a time."""
+        for start in range(0, len(items), _TILE):
+            yield self.tile(items[start : start + _TILE])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be made; for the arguments see :func:`stored_states`."""
+
+    folder: Path
+    item_num: int
+    source: _Source
+    notes: parallel.Notes
+    progress: bool
+
+    def items(self, number: int, block: int) -> np.ndarray:
+        """The items of a block, without padding (id 0, which has no states)."""
+        return np.arange(max(1, number * block), min((number + 1) * block, self.item_num))
+
+
+def _make(plan: _Plan) -> StateStore:
+    folder, notes = plan.folder, plan.notes
+    rank, processes = parallel.rank(), parallel.world_size()
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    if rank == 0:
+        notes.leave("block", str(_block_size(plan)))
+    block = int(_await(notes, "block"))
+    count = math.ceil(plan.item_num / block)
+    unsound = [n for n in range(rank, count, processes) if not _is_sound(plan, n, block)]
+    notes.leave(f"lacking {rank}", json.dumps(unsound))
+    each = [json.loads(_await(notes, f"lacking {other}")) for other in range(processes)]
+    lacking = sorted(itertools.chain.from_iterable(each))
+    if lacking:
+        _make_share(plan, lacking, block)
+    # Only now every block is of the content that its items have, and undamaged.
+    notes.leave(f"done {rank}", "")
+    for other in range(processes):
+        _await(notes, f"done {other}")
+    return StateStore(folder, plan.item_num)
+
+
+def _make_share(plan: _Plan, lacking: list[int], block: int) -> None:
+    """Make this process's share of the blocks; the first process says before what all take."""
+    share = lacking[parallel.rank() :: parallel.world_size()]
+    total = sum(len(plan.items(number, block)) for number in share)
+    hidden = None if plan.progress else True
+    with tqdm(total=total, desc="states", unit="item", disable=hidden, leave=False) as bar:
+        for number in share:
+            items = plan.items(number, block)
+            tiles = plan.source.tiles(items)
+            if number == lacking[0]:
+                tiles = _announced(plan, tiles, lacking, block)
+                plan.notes.leave("announced", "")
+            _await(plan.notes, "announced")
+            _write(plan, number, _counted(plan.notes, bar, tiles), block)
+
+
+def _counted(
+    notes: parallel.Notes, bar: tqdm, tiles: Iterator[tuple[np.ndarray, list[int]]]
+) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """The tiles; each moves the bar, and none follows after another process has failed."""
+    for values, lengths in tiles:
+        _stop_if_failed(notes)
+        yield values, lengths
+        bar.update(len(lengths))
+
+
+def _announced(
+    plan: _Plan,
+    tiles: Iterator[tuple[np.ndarray, list[int]]],
+    lacking: list[int],
+    block: int,
+) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """The tiles, after saying what the blocks that all processes lack will take.
+
+    Raises:
+        DataError: the disk has no room for them.
+    """
+    if not plan.source.warm:
+        plan.source.tile(plan.items(lacking[0], block)[:_TRIAL])
+    started = time.perf_counter()
+    first = next(tiles)
+    seconds = time.perf_counter() - started
+    items = sum(len(plan.items(number, block)) for number in lacking)
+    total = items * first[0].nbytes / len(first[1])
+    seconds *= items / len(first[1]) / min(parallel.world_size(), len(lacking))
+    _check_room(plan.folder, items, total, lacking)
+    _log.info(
+        "states of %d items: %.2f GiB, computed once in about %.0f s, into %s",
+        items, total / 2**30, seconds, plan.folder,
+    )  # fmt: skip
+    return itertools.chain([first], tiles)
+
+
+def _check_room(folder: Path, items: int, total: float, lacking: list[int]) -> None:
+    free = shutil.disk_usage(folder).free
+    files = [_values_file(folder, number) for number in lacking]
+    replaced = sum(file.stat().st_size for file in files if file.exists())
+    margin = _ROOM[0] * total + _ROOM[1]
+    short = total + margin - free - replaced
+    if short > 0:
+        raise DataError(
+            f"{folder}: the encoder's states of {items:,} items take {_gib(total)}, and "
+            f"{_gib(free)} are free on this disk, of which {_gib(margin)} are left for "
+            f"checkpoints. Free {_gib(short)} more, put the dataset on another disk, choose a "
+            "smaller encoder or set store_states: false."
+        )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+# --- blocks -------------------------------------------------------------------------------------
+
+
+def _block_size(plan: _Plan) -> int:
+    """Items of a block, as written down, or chosen by the size of the first items' states."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return _read_block_size(plan.folder)
+    values, lengths = plan.source.tile(np.arange(1, min(1 + _TRIAL, plan.item_num)))
+    size = max(1, *lengths) * values.shape[1] * values.itemsize
+    block = min(_BLOCK_BYTES // size, math.ceil(plan.item_num / _SHARES))
+    block = min(BLOCK, max(_LEAST, block))
+    with _replacing(_layout_file(plan.folder)) as partial:
+        partial.write_text(json.dumps({"block": block}), encoding="utf-8")
+    return block
+
+
+def _read_block_size(folder: Path) -> int:
+    block = json.loads(_layout_file(folder).read_text(encoding="utf-8"))["block"]
+    if not isinstance(block, int) or block < 1:
+        raise ValueError(f"{_layout_file(folder)}: block is {block!r}")
+    return block
 
 
 def _write(
-    folder: Path, number: int, values: np.ndarray, lengths: list[int], identity: str, dtype: str
+    plan: _Plan, number: int, tiles: Iterator[tuple[np.ndarray, list[int]]], block: int
 ) -> None:
-    file = _values_file(folder, number)
-    _description_file(folder, number).unlink(missing_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as out:
-        out.write(values.tobytes())
+    file, checksum, width = _values_file(plan.folder, number), 0, 0
+    lengths = [0] if number == 0 else []
+    identity = plan.source.content.identity(plan.items(number, block))
+    with _replacing(file) as partial, partial.open("wb") as out:
+        for values, more in tiles:
+            out.write(values)
+            checksum = zlib.crc32(values, checksum)
+            width = values.shape[1]
+            lengths += more
         out.flush()
         os.fsync(out.fileno())
-    os.replace(partial, file)
     description = {
         "content": identity,
-        "crc32": zlib.crc32(values.tobytes()),
-        "dtype": dtype,
+        "crc32": checksum,
+        "dtype": _DTYPES[plan.source.dtype],
         "lengths": lengths,
-        "width": values.shape[1],
+        "width": width,
     }
-    partial = _description_file(folder, number).with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(description), encoding="utf-8")
-    os.replace(partial, _description_file(folder, number))
+    with _replacing(_description_file(plan.folder, number)) as partial:
+        partial.write_text(json.dumps(description), encoding="utf-8")
 
 
-def _is_sound(folder: Path, number: int, content: ContentReader, item_num: int) -> bool:
+def _is_sound(plan: _Plan, number: int, block: int) -> bool:
     """Whether a block is there, undamaged, and of the content that the items have now."""
     try:
-        description = _read_description(folder, number)
-        values = _values_file(folder, number).read_bytes()
-    except (OSError, ValueError, KeyError):
+        description = _read_description(plan.folder, number)
+        if description["dtype"] != _DTYPES[plan.source.dtype]:
+            return False
+        identity = plan.source.content.identity(plan.items(number, block))
+        if description["content"] != identity:
+            return False  # of other content, or of other items: an earlier version's block
+        if _checksum(_values_file(plan.folder, number)) == description["crc32"]:
+            return True
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    if description["content"] != content.identity(_items(number, item_num)):
-        return False
-    if zlib.crc32(values) == description["crc32"]:
-        return True
-    _log.warning("%s is damaged and made again", _values_file(folder, number))
+    _log.warning("%s is damaged and made again", _values_file(plan.folder, number))
     return False
+
+
+def _checksum(file: Path) -> int:
+    checksum, piece = 0, bytearray(_PIECE)
+    with file.open("rb", buffering=0) as values:
+        while size := values.readinto(piece):
+            checksum = zlib.crc32(memoryview(piece)[:size], checksum)
+    return checksum
+
+
+@contextlib.contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """A file that takes the place of ``file`` if all went well, and is removed if not."""
+    partial = file.with_name(f"{file.name}.{_host()}-{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    with contextlib.suppress(OSError):  # a store that is whole may lie where nothing can be written
+        for partial in folder.glob("*.partial"):
+            if _is_abandoned(partial):
+                partial.unlink(missing_ok=True)
+
+
+def _is_abandoned(partial: Path) -> bool:
+    if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+        return True
+    host, _, process = partial.name.split(".")[-2].partition("-")
+    if host != _host() or not process.isdigit() or os.name != "posix":
+        return False  # whether it runs cannot be told from here
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+# --- several processes --------------------------------------------------------------------------
+
+
+def _await(notes: parallel.Notes, key: str) -> str:
+    """What a process leaves under ``key``, as soon as it does; nothing collective waits."""
+    while (text := notes.read(key)) is None:
+        _stop_if_failed(notes)
+        time.sleep(_POLL_SECONDS)
+    return text
+
+
+def _tell_failure(notes: parallel.Notes, error: Exception) -> None:
+    if parallel.world_size() > 1 and notes.read("failed") is None:
+        notes.leave("failed", json.dumps([type(error).__name__, str(error), parallel.rank()]))
+
+
+def _stop_if_failed(notes: parallel.Notes) -> None:
+    """Raise what another process raised."""
+    failed = notes.read("failed")
+    if failed is None:
+        return
+    name, text, rank = json.loads(failed)
+    if name in (kinds := {kind.__name__: kind for kind in (DataError, StatesError)}):
+        raise kinds[name](text)
+    raise RuntimeError(f"process {rank} could not encode its share of the items: {name}: {text}")
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _layout_file(folder: Path) -> Path:
+    return folder / "store.json"
 
 
 def _read_description(folder: Path, number: int) -> dict[str, Any]:
