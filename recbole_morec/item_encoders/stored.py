@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_morec.data.content import ContentReader
+from recbole_morec.data.content import ContentReader, UnreadableImagesError
 from recbole_morec.data.content.state_store import stored_states
 from recbole_morec.data.content.states import StateReader
 from recbole_morec.errors import DataError
@@ -135,6 +135,7 @@ class StoredParts:
 
         Raises:
             DataError: ``store_states: True`` and they cannot be stored.
+            UnreadableImagesError: states are lacking, and images are damaged.
         """
         choice = self._config["store_states"]
         if choice is False or not self._encoders:
@@ -157,10 +158,14 @@ class StoredParts:
                 if choice is True and _is_partly_frozen(encoder):
                     raise DataError(f"store_states=True: {encoder.name}: {reason}.") from None
                 _log.info("%s: nothing is stored, as %s", encoder.name, reason)
+            except UnreadableImagesError:
+                raise
             except (DataError, OSError) as error:
                 if choice is True:
                     raise
                 _log.warning("%s: encoded in every step: %s", encoder.name, error)
+        read = self._reader.readers
+        ContentReader([reader for reader in self._own if reader not in read]).release()
         self._made_from = versions
 
     def _replace(self, encoder: BackboneEncoder) -> None:

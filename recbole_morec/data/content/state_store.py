@@ -140,10 +140,14 @@ def stored_states(
 
     Raises:
         DataError: the disk is too full for the store.
+        UnreadableImagesError: images are damaged; all are told before any item is encoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     mine = range(parallel.rank(), _block_count(item_num), parallel.world_size())
     lacking = [number for number in mine if not _is_sound(folder, number, content, item_num)]
+    if lacking and content.prepare(progress):
+        # Images that became grey: the blocks may be of these.
+        lacking = [number for number in lacking if not _is_sound(folder, number, content, item_num)]
     announce = _Announcement(folder, sum(len(_items(n, item_num)) for n in lacking))
     for number in tqdm(
         lacking, "states", unit="block", disable=None if progress else True, leave=False
