@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import threading
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_world
+from test_state_store import ITEMS, Encoder, Numbers
 
 from recbole_morec.config import MoRecConfig
-from recbole_morec.data.content import UnreadableImagesError, images, state_store
+from recbole_morec.data.content import ContentReader, UnreadableImagesError, images, state_store
+from recbole_morec.data.content.state_store import stored_states
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.models.adapter import build_adapter
-from recbole_morec.run import run
+from recbole_morec.run import evaluate, run
 
 FROZEN = {"item_encoder": "image", "train_layers": "last_1"}
 
@@ -154,3 +158,60 @@ def test_a_reader_travels_to_another_process(own_world):
     assert torch.equal(there.fetch(items)["image"], content.fetch(items)["image"])
     content.release()
     assert torch.equal(there.fetch(items)["image"], content.fetch(items)["image"])
+
+
+# --- evaluation alone ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stores", ["auto", True])
+@pytest.mark.parametrize("model", ["PixelNet", "GRU4Rec"])
+def test_evaluation_opens_a_store_and_makes_none(own_world, reads, tmp_path, model, stores):
+    settings, folder = own_world
+    trained = run(model, "colours", overrides={**settings, **FROZEN, "store_states": stores})
+    (saved,) = (tmp_path / "saved" / "colours").iterdir()
+    (store,) = (folder / "prepared").glob("states-*")
+    reads()
+    assert evaluate(saved)["test"] == trained["test"]
+    assert reads() == []  # out of the store
+    (block,) = store.glob("block-*.json")
+    block.unlink()
+    for left in ("a store that lacks a block", "no store"):
+        kept = sorted(folder.glob("prepared/states-*/*"))
+        found = evaluate(saved)["test"]
+        assert len(reads()) == 40, left
+        assert sorted(folder.glob("prepared/states-*/*")) == kept, left
+        for group, metrics in trained["test"].items():
+            assert found[group] == pytest.approx(metrics), group
+        shutil.rmtree(folder / "prepared")
+
+
+def test_processes_that_evaluate_agree_on_the_store(monkeypatch, tmp_path):
+    monkeypatch.setattr(state_store, "BLOCK", 16)
+    content = ContentReader([Numbers()])
+    here = {"device": torch.device("cpu"), "dtype": torch.float32}
+    stored_states(tmp_path / "s", ITEMS, content, Encoder(), **here)
+    next((tmp_path / "s").glob("block-000000.json")).unlink()
+    found = {}
+    meeting, lacking = threading.Barrier(2), [False, False]
+
+    def gather(value):
+        lacking[local.rank] = value
+        meeting.wait(10)
+        return list(lacking)
+
+    local = threading.local()
+    monkeypatch.setattr(state_store.parallel, "world_size", lambda: 2)
+    monkeypatch.setattr(state_store.parallel, "rank", lambda: local.rank)
+    monkeypatch.setattr(state_store.parallel, "gather_objects", gather)
+
+    def process(rank):
+        local.rank = rank
+        made = stored_states(tmp_path / "s", ITEMS, content, Encoder(), build=False, **here)
+        found[rank] = made is None
+
+    threads = [threading.Thread(target=process, args=[rank]) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == {0: True, 1: True}  # the second has all of its share

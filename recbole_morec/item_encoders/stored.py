@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from recbole_morec.data.content import ContentReader, UnreadableImagesError
-from recbole_morec.data.content.state_store import stored_states
+from recbole_morec.data.content.state_store import StateStore, stored_states
 from recbole_morec.data.content.states import StateReader
 from recbole_morec.errors import DataError
 from recbole_morec.item_encoders.backbone import BackboneEncoder
@@ -119,6 +119,8 @@ class StoredParts:
 
     Attributes:
         by_encoder: what is stored of which encoder.
+        builds: False opens stores that are complete and makes none, which a single pass over the
+            items is not worth.
     """
 
     def __init__(self, encoder: ItemEncoder, reader: ContentReader, dataset: Any, config: Any):
@@ -129,6 +131,7 @@ class StoredParts:
         self._config = config
         self._made_from: list[tuple] | None = None
         self.by_encoder: dict[BackboneEncoder, Stored] = {}
+        self.builds = True
 
     def prepare(self) -> None:
         """Make or open the stores, if the weights are others than at the last call.
@@ -175,8 +178,12 @@ class StoredParts:
         modality = encoder.card.modality
         source = ContentReader([r for r in self._own if _SOURCES[modality] in r.keys])
         store = open_states(
-            encoder, stored.names, stored.what, source, stored.encode, self._dataset, self._config
-        )
+            encoder, stored.names, stored.what, source, stored.encode, self._dataset, self._config,
+            self.builds,
+        )  # fmt: skip
+        if store is None:
+            _log.info("%s: encoded directly, as no complete store is there", encoder.name)
+            return
         _log.info("%s: %s are read from %s", encoder.name, stored.what, store.folder)
         encoder.prefix = stored.prefix
         self.by_encoder[encoder] = stored
@@ -199,7 +206,8 @@ def open_states(
     encode: Encode,
     dataset: Any,
     config: Any,
-) -> Any:
+    build: bool = True,
+) -> StateStore | None:
     """The store of what an encoder gives for all items, made where it is not there.
 
     Args:
@@ -210,6 +218,7 @@ def open_states(
         encode: content -> states ``[n, T, D]`` and mask.
         dataset: has ``folder`` and ``item_num``.
         config: the keys ``states_dtype``, ``mixed_precision``, ``transform``, ``show_progress``.
+        build: False makes nothing, and gives ``None`` if any of it is lacking.
 
     Raises:
         DataError: the disk is too full for them.
@@ -239,6 +248,7 @@ def open_states(
             device=device,
             dtype=DTYPES[dtype],
             progress=bool(config["show_progress"]),
+            build=build,
         )
     finally:
         encoder.train(training)

@@ -125,7 +125,8 @@ def stored_states(
     device: torch.device,
     dtype: torch.dtype = torch.bfloat16,
     progress: bool = False,
-) -> StateStore:
+    build: bool = True,
+) -> StateStore | None:
     """Open the store at ``folder``, after making the blocks that it lacks.
 
     Args:
@@ -137,17 +138,21 @@ def stored_states(
         device: where ``encode`` computes.
         dtype: of the stored values: bfloat16, float16 or float32.
         progress: show a progress bar.
+        build: False makes no block, and gives ``None`` if any is lacking; all processes agree.
 
     Raises:
         DataError: the disk is too full for the store.
         UnreadableImagesError: images are damaged; all are told before any item is encoded.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     mine = range(parallel.rank(), _block_count(item_num), parallel.world_size())
     lacking = [number for number in mine if not _is_sound(folder, number, content, item_num)]
     if lacking and content.prepare(progress):
         # Images that became grey: the blocks may be of these.
         lacking = [number for number in lacking if not _is_sound(folder, number, content, item_num)]
+    if not build:
+        lacks = any(parallel.gather_objects(bool(lacking)))
+        return None if lacks else StateStore(folder, item_num)
+    folder.mkdir(parents=True, exist_ok=True)
     announce = _Announcement(folder, sum(len(_items(n, item_num)) for n in lacking))
     for number in tqdm(
         lacking, "states", unit="block", disable=None if progress else True, leave=False
