@@ -89,6 +89,11 @@ class ContentReader:
         """Memory that decoded images take in this process."""
         return sum(reader.full_bytes for reader in self._images if reader.cached)
 
+    @property
+    def uncached_bytes(self) -> int:
+        """Memory that images which are decoded where they are read would take."""
+        return sum(reader.full_bytes for reader in self._images if not reader.cached)
+
     def prepare(self, progress: bool = False) -> bool:
         """Look at all images before they are read, as :meth:`ImageFolderReader.prepare` does.
 
