@@ -144,6 +144,8 @@ def evaluate(
             "content move to other datasets."
         )
     parts.adapter.load_extra_state(extra)
+    if parts.adapter.stored is not None:
+        parts.adapter.stored.builds = False  # all items are encoded once
     parts.adapter.model.eval()
     report = parts.evaluator.evaluate(parts.adapter.scorer(accelerator.device), "test")
     if accelerator.is_main_process:

@@ -59,7 +59,7 @@ class RunSettings(_Settings):
     text_store: bool
     missing_content: Literal["error", "blank"]
     bad_images: Literal["error", "blank"]
-    image_cache_gb: Annotated[float, Field(ge=0)]
+    image_cache_gb: Annotated[float, Field(ge=0)] | None
     worker: NonNegative
     seed: NonNegative
     epochs: NonNegative

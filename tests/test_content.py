@@ -126,15 +126,17 @@ def test_a_blanked_image_is_reported_once(covers, caplog):
     assert caplog.text.count("became grey") == 1
 
 
-def test_damage_is_found_at_opening_and_workers_do_not_repeat_it(covers, caplog, capfd):
+def test_damage_is_found_before_reading_and_workers_do_not_repeat_it(covers, caplog, capfd):
     (covers / "images" / "b.png").write_bytes(noise_jpeg()[:700])
     dataset, need = make_dataset(covers), [ImageNeed(8)]
     with pytest.raises(DataError, match=r'item "b": images/b\.png: truncated'):
-        open_content(dataset, need, make_config(image_cache_gb=0))
+        open_content(dataset, need, make_config(image_cache_gb=0)).prepare()
     with caplog.at_level(logging.WARNING):
         content = open_content(dataset, need, make_config(image_cache_gb=0, bad_images="blank"))
+        assert content.prepare()
+        assert not content.prepare()
     assert caplog.text.count("became grey") == 1
-    capfd.readouterr()  # what opening said, where the command line has set up logging
+    capfd.readouterr()  # what was said, where the command line has set up logging
     logging.getLogger("recbole_morec").addHandler(handler := logging.StreamHandler(sys.__stderr__))
     try:
         for _ in range(2):

@@ -5,17 +5,22 @@ import logging
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import write_world
 from safetensors.torch import load_file
 
 from recbole_morec.config import MoRecConfig
+from recbole_morec.data import content
+from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.errors import ConfigError
+from recbole_morec.models.adapter import build_adapter
 from recbole_morec.run import run
 from recbole_morec.sizes import read_size, write_size
+from recbole_morec.training import memory
 from recbole_morec.training.memory import Held, choose, plan_of
 from recbole_morec.training.memory_probe import ItemSide
 
@@ -173,6 +178,79 @@ def test_planning_changes_nothing(settings, monkeypatch, tmp_path, model, change
         found.append(load_file(file))
     for name, tensor in found[0].items():
         assert (found[1][name] == tensor).all(), name
+
+
+# --- decoded images -----------------------------------------------------------------------------
+
+
+class Decoded:
+    """A CPU of which decoded images take 20 MB, and all else that a process holds 1 MB."""
+
+    @staticmethod
+    def held_by(adapter, accelerator, config, really=memory.held_by):
+        held = really(adapter, accelerator, config)
+        return replace(held, before=1e6 + (20e6 if held.images else 0))
+
+
+IMAGES = 41 * 3 * 32 * 32  # bytes of all, decoded
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "cached"),
+    [
+        ({}, "cpu", IMAGES),
+        ({"fit_memory": IMAGES * 4 / 1e9}, "cpu", IMAGES),
+        ({"fit_memory": (IMAGES - 1) * 4 / 1e9}, "cpu", 0),
+        ({"fit_memory": (IMAGES - 1) * 4 / 1e9}, "cuda", IMAGES),  # counts the device's memory
+        ({"fit_memory": (IMAGES - 1) * 4 / 1e9, "image_cache_gb": 1}, "cpu", IMAGES),
+        ({"image_cache_gb": 0}, "cpu", 0),
+    ],
+)
+def test_decoded_images_get_a_share_of_fit_memory(settings, changes, device, cached):
+    values = quick(settings, **changes)
+    config = MoRecConfig("PixelNet", "colours", overrides=values)
+    config["device"] = torch.device(device)
+    adapter = build_adapter(config, MultimodalDataset(config))
+    adapter.content.prepare()
+    assert adapter.content.cached_bytes == cached
+    assert adapter.content.uncached_bytes == IMAGES - cached
+
+
+def test_the_plan_says_what_images_take(settings, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "recbole_morec")
+    free = run("PixelNet", "colours", overrides=quick(settings))
+    assert "before training (decoded images 126 kB), gradients" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(content, "_CACHE_SHARE", 1e-6)
+    fitted = run("PixelNet", "colours", overrides=quick(settings, fit_memory="8GB"))
+    assert "images are decoded in each step: all of them take 126 kB" in caplog.text
+    assert "(decoded images" not in caplog.text
+    assert fitted["test"] == free["test"]
+
+
+def test_decoded_images_are_given_up_where_nothing_fits_beside_them(settings, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "recbole_morec")
+    free = run("PixelNet", "colours", overrides=quick(settings))
+    monkeypatch.setattr(memory, "held_by", Decoded.held_by)
+    fitted = run("PixelNet", "colours", overrides=quick(settings, fit_memory="18MB"))
+    assert "with all of them in memory, 126 kB, training takes at least" in caplog.text
+    assert caplog.text.count("decoded into") == 2  # once in each run
+    for group, metrics in free["test"].items():
+        assert fitted["test"][group] == pytest.approx(metrics), group
+    caplog.clear()
+    run("PixelNet", "colours", overrides=quick(settings, fit_memory="40MB"))
+    assert "images are decoded in each step" not in caplog.text
+
+
+def test_images_that_the_user_wants_in_memory_are_named_where_nothing_fits(settings, monkeypatch):
+    monkeypatch.setattr(memory, "held_by", Decoded.held_by)
+    changes = {"fit_memory": "18MB", "image_cache_gb": 1}
+    with pytest.raises(
+        ConfigError,
+        match=r"21 MB before training \(decoded images 126 kB, image_cache_gb=1.0\).*"
+        r"another run: image_cache_gb=0",
+    ):
+        run("PixelNet", "colours", overrides=quick(settings, **changes))
 
 
 # --- against reality ------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_morec.data.content import ContentReader
-from recbole_morec.data.content.state_store import stored_states
+from recbole_morec.data.content import ContentReader, UnreadableImagesError
+from recbole_morec.data.content.state_store import StateStore, stored_states
 from recbole_morec.data.content.states import StateReader
 from recbole_morec.errors import DataError
 from recbole_morec.item_encoders.backbone import BackboneEncoder
@@ -121,6 +121,8 @@ class StoredParts:
 
     Attributes:
         by_encoder: what is stored of which encoder.
+        builds: False opens stores that are complete and makes none, which a single pass over the
+            items is not worth.
     """
 
     def __init__(self, encoder: ItemEncoder, reader: ContentReader, dataset: Any, config: Any):
@@ -131,12 +133,14 @@ class StoredParts:
         self._config = config
         self._made_from: list[tuple] | None = None
         self.by_encoder: dict[BackboneEncoder, Stored] = {}
+        self.builds = True
 
     def prepare(self) -> None:
         """Make or open the stores, if the weights are others than at the last call.
 
         Raises:
             DataError: ``store_states: True`` and they cannot be stored.
+            UnreadableImagesError: states are lacking, and images are damaged.
         """
         choice = self._config["store_states"]
         if choice is False or not self._encoders:
@@ -153,10 +157,14 @@ class StoredParts:
                 if choice is True and _is_partly_frozen(encoder):
                     raise DataError(f"store_states=True: {encoder.name}: {reason}.") from None
                 _log.info("%s: nothing is stored, as %s", encoder.name, reason)
+            except UnreadableImagesError:
+                raise
             except (DataError, OSError) as error:
                 if choice is True:
                     raise
                 _log.warning("%s: encoded in every step: %s", encoder.name, error)
+        read = self._reader.readers
+        ContentReader([reader for reader in self._own if reader not in read]).release()
         self._made_from = self._versions()
 
     def _versions(self) -> list[tuple[int, int]]:
@@ -178,8 +186,12 @@ class StoredParts:
         modality = encoder.card.modality
         source = ContentReader([r for r in self._own if _SOURCES[modality] in r.keys])
         store = open_states(
-            encoder, stored.names, stored.what, source, stored.encode, self._dataset, self._config
-        )
+            encoder, stored.names, stored.what, source, stored.encode, self._dataset, self._config,
+            self.builds,
+        )  # fmt: skip
+        if store is None:
+            _log.info("%s: encoded directly, as no complete store is there", encoder.name)
+            return
         _log.info("%s: %s are read from %s", encoder.name, stored.what, store.folder)
         encoder.prefix = stored.prefix
         self.by_encoder[encoder] = stored
@@ -202,7 +214,8 @@ def open_states(
     encode: Encode,
     dataset: Any,
     config: Any,
-) -> Any:
+    build: bool = True,
+) -> StateStore | None:
     """The store of what an encoder gives for all items, made where it is not there.
 
     Args:
@@ -213,6 +226,7 @@ def open_states(
         encode: content -> states ``[n, T, D]`` and mask.
         dataset: has ``folder`` and ``item_num``.
         config: the keys ``states_dtype``, ``mixed_precision``, ``transform``, ``show_progress``.
+        build: False makes nothing, and gives ``None`` if any of it is lacking.
 
     Raises:
         DataError: the disk is too full for them.
@@ -242,6 +256,7 @@ def open_states(
             device=device,
             dtype=DTYPES[dtype],
             progress=bool(config["show_progress"]),
+            build=build,
         )
     finally:
         encoder.train(training)

@@ -39,6 +39,7 @@ class ModelAdapter(ABC):
         dataset: the dataset.
         item_encoder: what its item vectors come from; ``None`` for a model on ids.
         encoding: how a training step encodes its items; ``None`` for a model on ids.
+        reader: of the content that it needs; ``None`` for a model on ids.
         stored: what frozen parts of the item encoder gave, see :meth:`prepare`.
         trains: False for models without a gradient step (Pop): one pass over the data.
         bound_to_ids: True if parameters belong to internal ids, so that the model is of use with
@@ -49,6 +50,7 @@ class ModelAdapter(ABC):
     dataset: MultimodalDataset
     item_encoder: ItemEncoder | None = None
     encoding: Encoding | None = None
+    reader: ContentReader | None = None
     stored: StoredParts | None = None
     trains: bool = True
     bound_to_ids: bool = True
@@ -78,8 +80,13 @@ class ModelAdapter(ABC):
         """Scores for the evaluator."""
 
     def prepare(self) -> None:  # noqa: B027 - optional
-        """Compute what stays the same for as long as frozen weights do; called when the weights are
-        in place, on the device of the run, before batches are built or items scored."""
+        """Compute what stays the same for as long as frozen weights do, and look at the images that
+        are still read; called when the weights are in place, on the device of the run, before
+        batches are built or items scored.
+
+        Raises:
+            UnreadableImagesError: images that will be read are damaged (``bad_images: error``).
+        """
 
     def rows_by_id(self) -> frozenset[str]:
         """Names of tensors that a transfer may take from the same items and users only."""
@@ -117,6 +124,7 @@ class MultimodalAdapter(ModelAdapter):
         encoder = self.item_encoder = self.model.item_encoder
         self.encoding = self.model.encoding
         self.content: ContentReader = open_content(dataset, encoder.needs, config)
+        self.reader = self.content
         self.stored = StoredParts(encoder, self.content, dataset, config)
         self._encoded = CatalogueCache()
         self._whole: WholeCatalogue | None = None
@@ -125,6 +133,7 @@ class MultimodalAdapter(ModelAdapter):
 
     def prepare(self) -> None:
         self.stored.prepare()
+        self.content.prepare(self.config["show_progress"])
 
     def rows_by_id(self) -> frozenset[str]:
         return self.model.rows_by_id()

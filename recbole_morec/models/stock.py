@@ -93,7 +93,7 @@ class StockAdapter(ModelAdapter):
         if config.reads_content:
             self.content = StockContent(config, dataset, self.model, load_weights)
             self.item_encoder, self.encoding = self.content.encoder, self.content.encoding
-            self.stored = self.content.stored
+            self.reader, self.stored = self.content.reader, self.content.stored
         self._epoch: int | None = None
 
     def prepare(self) -> None:

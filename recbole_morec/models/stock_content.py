@@ -109,8 +109,14 @@ class StockContent:
             )
 
     def prepare(self) -> None:
-        """Make or open the stores of what the encoder's frozen parts give."""
+        """Make or open the stores of what the encoder's frozen parts give, and look at the images
+        that are still read.
+
+        Raises:
+            UnreadableImagesError: such images are damaged (``bad_images: error``).
+        """
         self.stored.prepare()
+        self.reader.prepare(self._config["show_progress"])
 
     def batches(self, builder: StockBatches) -> StockContentBatches:
         """The batches of ``builder`` with the content of their items."""

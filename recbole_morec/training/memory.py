@@ -56,12 +56,14 @@ class Held:
         gradients: of the trained parameters (twice with several processes, which exchange them).
         states: of the learner.
         catalogue: vectors of all items, in evaluation.
+        images: decoded images, a part of ``before``.
     """
 
     before: float
     gradients: float
     states: float
     catalogue: float = 0.0
+    images: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,21 +155,24 @@ def _plans(steps: Steps, held: Held, chunks: bool, most_passes: int, passes: int
 def held_by(adapter: ModelAdapter, accelerator: Accelerator, config: Any) -> Held:
     """What every step holds; where processes differ, what the largest does."""
     tensors = [*adapter.model.parameters(), *adapter.model.buffers()]
-    before = sum(tensor.nbytes for tensor in tensors)
+    before, images = sum(tensor.nbytes for tensor in tensors), 0
     if accelerator.device.type == "cpu":
         before = psutil.Process().memory_info().rss
+        images = adapter.reader.cached_bytes if adapter.reader is not None else 0
     trained = _trained(adapter.model)
     return Held(
         before=max(parallel.gather_objects(before)),
         gradients=trained * (2 if parallel.world_size() > 1 else 1),
         states=trained * _STATES[config["learner"]],
+        images=max(parallel.gather_objects(images)),
     )
 
 
 def plan_memory(adapter: ModelAdapter, accelerator: Accelerator, config: Any) -> Plan | None:
     """Estimate the memory of a step, say it, and with ``fit_memory`` choose how to keep to it.
 
-    The choice is put into ``adapter.encoding`` and into ``config["micro_batch"]``.
+    The choice is put into ``adapter.encoding`` and into ``config["micro_batch"]``. Decoded images
+    are given up where nothing fits beside them and the user has not said what they may take.
 
     Returns:
         The plan; ``None`` where nothing is measured: without an item encoder, or without rows to
@@ -187,29 +192,47 @@ def plan_memory(adapter: ModelAdapter, accelerator: Accelerator, config: Any) ->
     held = held_by(adapter, accelerator, config)
     held = replace(held, catalogue=adapter.dataset.item_num * steps.item_side.vector)
     _say_held(held, config)
+    _say_images(adapter, accelerator, config)
     passes = config["accumulation_steps"]
     if config["micro_batch"]:
         passes = -(-steps.rows // config["micro_batch"])
     plan = plan_of(steps, held, passes, adapter.encoding.size)
     if config["fit_memory"]:
-        plan = _fitting(adapter, config, steps, held, passes)
+        plan = _fitting(adapter, accelerator, config, steps, held, passes)
     _say(plan, steps, config)
     return plan
 
 
-def _fitting(adapter: ModelAdapter, config: Any, steps: Steps, held: Held, passes: int) -> Plan:
+def _fitting(
+    adapter: ModelAdapter,
+    accelerator: Accelerator,
+    config: Any,
+    steps: Steps,
+    held: Held,
+    passes: int,
+) -> Plan:
     budget = read_size(config["fit_memory"])
     encoder = adapter.item_encoder
     unfit = _not_in_chunks(adapter, config)
     uncut = _not_in_passes(adapter, config)
-    plan = choose(
-        steps, held, budget, chunks=unfit is None, passes=passes,
-        most_passes=passes if uncut else steps.rows,
-    )  # fmt: skip
+
+    def chosen(held: Held) -> Plan:
+        most = passes if uncut else steps.rows
+        return choose(steps, held, budget, chunks=unfit is None, most_passes=most, passes=passes)
+
+    plan = chosen(held)
+    if plan.total > budget and held.images and config["image_cache_gb"] is None:
+        adapter.reader.decode_on_demand()
+        log.info(
+            "images are decoded in each step: with all of them in memory, %s, training takes at "
+            "least %s", write_size(held.images), write_size(plan.total),
+        )  # fmt: skip
+        held = replace(held_by(adapter, accelerator, config), catalogue=held.catalogue)
+        plan = chosen(held)
     if plan.total > budget:
         problem = (
             f"fit_memory={config['fit_memory']}: training {encoder.name} takes at least "
-            f"{write_size(plan.total)}: {write_size(held.before)} before training, "
+            f"{write_size(plan.total)}: {_before(held, config)}, "
             f"{write_size(held.gradients)} gradients, {write_size(held.states)} state of "
             f"{config['learner']}, {write_size(plan.encoding)} for encoding "
             f"{counted(plan.chunk or plan.items, 'item')} at a time, {write_size(plan.users)} for "
@@ -219,8 +242,9 @@ def _fitting(adapter: ModelAdapter, config: Any, steps: Steps, held: Held, passe
             problem += f" Items cannot be encoded in chunks: {unfit}."
         if uncut:
             problem += f" The batch cannot be cut up: {uncut}."
+        cure = "image_cache_gb=0 (the same numbers), " if held.images else ""
         raise ConfigError(
-            f"{problem} Allow that much, or choose another run: train_layers=last_2 or none, "
+            f"{problem} Allow that much, or choose another run: {cure}train_layers=last_2 or none, "
             "mixed_precision=bf16, learner=sgd, a smaller train_batch_size or image_size."
         )
     adapter.encoding.size = plan.chunk
@@ -254,10 +278,32 @@ def _not_in_passes(adapter: ModelAdapter, config: Any) -> str | None:
 
 def _say_held(held: Held, config: Any) -> None:
     log.info(
-        "memory: %s before training, gradients %s, state of %s %s",
-        write_size(held.before), write_size(held.gradients), config["learner"],
+        "memory: %s, gradients %s, state of %s %s",
+        _before(held, config), write_size(held.gradients), config["learner"],
         write_size(held.states),
     )  # fmt: skip
+
+
+def _before(held: Held, config: Any) -> str:
+    """What is held before training, and what of it decoded images are."""
+    said = f"{write_size(held.before)} before training"
+    if not held.images:
+        return said
+    cache = config["image_cache_gb"]
+    setting = "" if cache is None else f", image_cache_gb={cache}"
+    return f"{said} (decoded images {write_size(held.images)}{setting})"
+
+
+def _say_images(adapter: ModelAdapter, accelerator: Accelerator, config: Any) -> None:
+    """Say it where all images are more than ``fit_memory`` has for them."""
+    left = adapter.reader.uncached_bytes
+    limited = config["fit_memory"] and accelerator.device.type == "cpu"
+    if left and limited and config["image_cache_gb"] is None:
+        log.info(
+            "images are decoded in each step: all of them take %s, and at most a quarter of "
+            "fit_memory=%s, and 2 GiB, are for them; image_cache_gb says otherwise",
+            write_size(left), config["fit_memory"],
+        )  # fmt: skip
 
 
 def _say(plan: Plan, steps: Steps, config: Any) -> None:

@@ -14,10 +14,15 @@ from torch import Tensor
 
 from recbole_morec.data.atomic import ContentTable
 from recbole_morec.data.content.image_store import ImageStore
-from recbole_morec.data.content.images import BadImage, ImageFolderReader
+from recbole_morec.data.content.images import (
+    BadImage,
+    ImageFolderReader,
+    UnreadableImagesError,
+)
 from recbole_morec.data.content.text_store import tokenizer_hash
 from recbole_morec.data.content.texts import FieldsReader, TextReader, join_fields
 from recbole_morec.errors import ConfigError, DataError, suggest
+from recbole_morec.sizes import read_size
 
 if TYPE_CHECKING:
     from recbole_morec.data.content.states import StateReader
@@ -28,11 +33,14 @@ __all__ = [
     "ImageFolderReader",
     "ImageStore",
     "TextReader",
+    "UnreadableImagesError",
     "open_content",
 ]
 
 _SHOWN = 5
 _MUCH_UNKNOWN = 0.2  # share of unknown tokens that is worth a warning
+_CACHE = 2 * 2**30  # bytes of decoded images, unless a setting says how many
+_CACHE_SHARE = 0.25  # of fit_memory
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +80,48 @@ class ContentReader:
                 content[key] = array if isinstance(array, Tensor) else torch.from_numpy(array)
         return content
 
+    @property
+    def _images(self) -> list[ImageFolderReader]:
+        return [reader for reader in self.readers if isinstance(reader, ImageFolderReader)]
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that decoded images take in this process."""
+        return sum(reader.full_bytes for reader in self._images if reader.cached)
+
+    @property
+    def uncached_bytes(self) -> int:
+        """Memory that images which are decoded where they are read would take."""
+        return sum(reader.full_bytes for reader in self._images if not reader.cached)
+
+    def prepare(self, progress: bool = False) -> bool:
+        """Look at all images before they are read, as :meth:`ImageFolderReader.prepare` does.
+
+        Args:
+            progress: show a progress bar.
+
+        Returns:
+            Whether images became grey, which changes :meth:`identity`.
+
+        Raises:
+            UnreadableImagesError: images are damaged and ``bad_images`` is ``error``.
+        """
+        bad = sum(len(reader.bad) for reader in self._images)
+        for reader in self._images:
+            reader.prepare(progress)
+        return sum(len(reader.bad) for reader in self._images) > bad
+
+    def release(self) -> None:
+        """Give back the memory of decoded images, which nothing is going to read."""
+        for reader in self._images:
+            reader.release()
+
+    def decode_on_demand(self) -> None:
+        """Give back the memory of decoded images for good: each is decoded where it is read."""
+        for reader in self._images:
+            reader.cache_bytes = 0
+        self.release()
+
     def identity(self, items: np.ndarray) -> str:
         """A hash that changes where the content of these items does.
 
@@ -86,19 +136,22 @@ class ContentReader:
 
 
 def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) -> ContentReader:
-    """Open the content that an item encoder needs; images are decoded if they fit, else verified.
+    """Open the content that an item encoder needs; no image is read yet.
+
+    Call :meth:`ContentReader.prepare` before many images are read.
 
     Args:
         dataset: offers ``item_tokens``, ``folder``, ``content`` and ``content_rows``.
         needs: ``ImageNeed`` and ``TextNeed`` objects, of which equal ones are read once, or a
             :class:`ContentReader` that has been opened already.
         config: the keys ``image_field``, ``bad_images``, ``image_cache_gb``, ``missing_content``,
-            ``text_store`` and ``show_progress``.
+            ``text_store`` and ``show_progress``; where ``image_cache_gb`` is ``None``, also
+            ``fit_memory`` and ``device``.
 
     Raises:
         ConfigError: a field that does not exist or has another type; needs that contradict.
         DataError: no content file; items without content (``missing_content: error``); no item
-            with a text; images that are missing or cannot be decoded (``bad_images: error``).
+            with a text; images that are missing (``bad_images: error``).
     """
     ready = [need for need in needs if isinstance(need, ContentReader)]
     needs = [need for need in needs if not isinstance(need, ContentReader)]
@@ -123,7 +176,7 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
     progress = bool(config["show_progress"])
     if image_need is not None:
         paths = _by_item(dataset.content_rows, table.columns[image_field])
-        readers.append(_open_images(dataset, paths, image_need, config, progress))
+        readers.append(_open_images(dataset, paths, image_need, config))
     if text_need is not None:
         columns = [_by_item(dataset.content_rows, table.columns[name]) for name in text_fields]
         _check_texts(dataset, columns, text_fields)
@@ -133,7 +186,7 @@ def open_content(dataset: Any, needs: Sequence[Any], config: Mapping[str, Any]) 
 
 
 def _open_images(
-    dataset: Any, paths: list[str | None], need: Any, config: Mapping[str, Any], progress: bool
+    dataset: Any, paths: list[str | None], need: Any, config: Mapping[str, Any]
 ) -> ImageFolderReader:
     reader = ImageFolderReader(
         dataset.folder,
@@ -141,21 +194,20 @@ def _open_images(
         need.size,
         need.resize,
         config["bad_images"],
-        int(config["image_cache_gb"] * 2**30),
+        _cache_bytes(config),
         dataset.item_tokens,
     )
     reader.check()
-    if reader.preload(progress):
-        _log.info("Images: %d decoded into %s.", len(paths) - 1, _size(reader.full_bytes))
-    else:
-        reader.verify(progress)
-        _log.info(
-            "Images: decoded when they are needed; all %d take %s, more than image_cache_gb=%s.",
-            len(paths) - 1,
-            _size(reader.full_bytes),
-            config["image_cache_gb"],
-        )
     return reader
+
+
+def _cache_bytes(config: Mapping[str, Any]) -> int:
+    """What decoded images may take; ``fit_memory`` counts them where it is about the host."""
+    if config["image_cache_gb"] is not None:
+        return int(config["image_cache_gb"] * 2**30)
+    if config["fit_memory"] and config["device"].type == "cpu":
+        return min(_CACHE, int(_CACHE_SHARE * read_size(config["fit_memory"])))
+    return _CACHE
 
 
 def _open_texts(
@@ -331,7 +383,3 @@ def _check_texts(
 
 def _first(items: Sequence[str]) -> str:
     return ", ".join(items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

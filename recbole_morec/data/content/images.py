@@ -22,6 +22,7 @@ from recbole_morec.data.content.decoding import (
 )
 from recbole_morec.data.content.image_bytes import open_image_bytes, read_file
 from recbole_morec.errors import ConfigError, DataError, unknown
+from recbole_morec.sizes import write_size
 
 _SHOWN = 5
 _BLOCK = 32
@@ -43,6 +44,10 @@ class BadImage:
     reason: str
 
 
+class UnreadableImagesError(DataError):
+    """Images that cannot be read where ``bad_images`` is ``error``: all of them that were found."""
+
+
 class ImageFolderReader:
     """Reads the images of items from a dataset folder: from its image store, or from files.
 
@@ -55,7 +60,7 @@ class ImageFolderReader:
             and cuts out the centre; ``pad`` brings the longer side to ``size`` and fills with grey.
         bad_images: ``error``, or ``blank`` to read an image that cannot be decoded as grey and list
             it in :attr:`bad`.
-        cache_bytes: :meth:`preload` keeps all decoded images if they fit; per process.
+        cache_bytes: :meth:`prepare` keeps all decoded images if they fit; per process.
         tokens: item tokens by internal id, for messages; default the ids.
 
     Attributes:
@@ -96,6 +101,7 @@ class ImageFolderReader:
         self.tokens = tokens
         self.bad: list[BadImage] = []
         self._reported: set[int] = set()
+        self._looked = False  # at all images
         self._cache: np.ndarray | None = None
         self._bytes = open_image_bytes(self.folder)
 
@@ -104,7 +110,7 @@ class ImageFolderReader:
 
     @property
     def cached(self) -> bool:
-        """Whether :meth:`preload` decoded the images into memory."""
+        """Whether all images are in memory, decoded."""
         return self._cache is not None
 
     @property
@@ -116,13 +122,42 @@ class ImageFolderReader:
         """Check that every path is a file or a key of the store, without reading any image.
 
         Raises:
-            DataError: images are missing and ``bad_images`` is ``error``.
+            UnreadableImagesError: images are missing and ``bad_images`` is ``error``.
         """
         self._handle(
             (item, reason)
             for item, path in enumerate(self.paths)
             if path is not None and (reason := self._bytes.missing(path)) is not None
         )
+
+    def prepare(self, progress: bool = False) -> None:
+        """Look at all images before they are read: decoded into memory if they fit, else verified.
+
+        Whoever is about to read many images calls it, in the process that starts the loader's
+        workers, so that all bad ones are told at once and no worker decodes all for itself. Once it
+        is done, it does nothing.
+
+        Args:
+            progress: show a progress bar.
+
+        Raises:
+            UnreadableImagesError: images are damaged and ``bad_images`` is ``error``.
+        """
+        if self.cached:
+            return
+        if self.preload(progress):
+            _log.info("Images: %d decoded into %s.", len(self) - 1, write_size(self.full_bytes))
+        elif not self._looked:
+            self.verify(progress)
+            _log.info(
+                "Images: decoded when they are needed; all %d take %s, of which %s may be kept "
+                "(image_cache_gb).",
+                len(self) - 1, write_size(self.full_bytes), write_size(self.cache_bytes),
+            )  # fmt: skip
+
+    def release(self) -> None:
+        """Give back the memory of the decoded images; what is read from now on is decoded anew."""
+        self._cache = None
 
     def verify(self, progress: bool = False) -> None:
         """Read every image once and look for damage, without keeping or decoding the good ones.
@@ -135,9 +170,11 @@ class ImageFolderReader:
             progress: show a progress bar.
 
         Raises:
-            DataError: images are damaged and ``bad_images`` is ``error``; all are counted.
+            UnreadableImagesError: images are damaged and ``bad_images`` is ``error``; all are
+                counted.
         """
         self._handle(self._scan(self._damage, progress))
+        self._looked = True
 
     def preload(self, progress: bool = False) -> bool:
         """Decode every image once, if all of them fit into ``cache_bytes``.
@@ -149,18 +186,23 @@ class ImageFolderReader:
             Whether the images are now in memory; else :meth:`fetch` decodes on demand.
 
         Raises:
-            DataError: images cannot be decoded and ``bad_images`` is ``error``; all are counted.
+            UnreadableImagesError: images cannot be decoded and ``bad_images`` is ``error``; all are
+                counted.
         """
         if self.full_bytes > self.cache_bytes:
             return False
         cache = np.full((len(self), 3, self.size, self.size), GREY, dtype=np.uint8)
         self._handle(self._scan(lambda item: self._decode_into(cache[item], item), progress))
         cache.flags.writeable = False
-        self._cache = cache
+        self._cache, self._looked = cache, True
         return True
 
     def identity(self, item: int) -> bytes:
-        """Bytes that change where the image of an item does, without decoding it."""
+        """Bytes that change where the image of an item does, without decoding it.
+
+        Those of an image that became grey are others than before it was looked at, so that what was
+        made of grey ones is not taken for what the images give.
+        """
         path = self.paths[item]
         if path is None or item in self._reported:
             return b"grey"
@@ -176,7 +218,7 @@ class ImageFolderReader:
             uint8 ``[n, 3, size, size]``, RGB.
 
         Raises:
-            DataError: an image cannot be decoded and ``bad_images`` is ``error``.
+            UnreadableImagesError: an image cannot be decoded and ``bad_images`` is ``error``.
         """
         if self._cache is not None:
             return self._cache[items]
@@ -253,7 +295,7 @@ class ImageFolderReader:
             shown += f"\n  ... and {len(bad) - _SHOWN} more"
         count = f"{len(bad)} image{'s' if len(bad) > 1 else ''} in {self.folder}"
         if self.bad_images == "error":
-            raise DataError(
+            raise UnreadableImagesError(
                 f"{count} cannot be read:{shown}\n{self._bytes.cure}, or set bad_images: blank to "
                 "use a grey image in their place."
             )

@@ -31,7 +31,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from recbole_morec import parallel
-from recbole_morec.data.content import ContentReader
+from recbole_morec.data.content import ContentReader, UnreadableImagesError
 from recbole_morec.errors import DataError, MoRecError, refused
 
 BLOCK = 1024  # the most items of a block
@@ -52,6 +52,9 @@ Encode = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor | None]]
 
 class StatesError(MoRecError, ValueError):
     """An encoder whose states cannot be kept: their mask does not fit them."""
+
+
+_TOLD = DataError, StatesError, UnreadableImagesError  # failures that every process raises alike
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ def stored_states(
     device: torch.device,
     dtype: torch.dtype = torch.bfloat16,
     progress: bool = False,
-) -> StateStore:
+    build: bool = True,
+) -> StateStore | None:
     """Open the store at ``folder``, after making the blocks that it lacks.
 
     All processes of a run call it together; each makes a share of the blocks. If one fails, all
@@ -157,17 +161,20 @@ def stored_states(
         device: where ``encode`` computes.
         dtype: of the stored values: bfloat16, float16 or float32.
         progress: show a progress bar.
+        build: False makes no block, and gives ``None`` if any is lacking; all processes agree.
 
     Raises:
         DataError: the disk is too full for the store or refuses it; a state is not finite, or
             not any more as ``dtype``.
         StatesError: the mask does not fit the states.
+        UnreadableImagesError: images are damaged; all are told before any item is encoded.
         RuntimeError: another process failed otherwise.
     """
     notes = parallel.Notes(folder.name)
     try:
         source = _Source(content, encode, device, dtype)
-        return _make(_Plan(folder, item_num, source, notes, progress))
+        plan = _Plan(folder, item_num, source, notes, progress)
+        return _make(plan) if build else _open_whole(plan)
     except OSError as error:
         refusal = DataError(f"the encoder's states cannot be stored: {refused(error, folder)}")
         _tell_failure(notes, refusal)
@@ -252,9 +259,22 @@ class _Plan:
     notes: parallel.Notes
     progress: bool
 
+    def look_at_images(self) -> bool:
+        """Before they are read: whether any became grey, so that blocks may be of these."""
+        return self.source.content.prepare(self.progress)
+
     def items(self, number: int, block: int) -> np.ndarray:
         """The items of a block, without padding (id 0, which has no states)."""
         return np.arange(max(1, number * block), min((number + 1) * block, self.item_num))
+
+
+def _open_whole(plan: _Plan) -> StateStore | None:
+    """The store, unless a process finds that a block is lacking."""
+    try:
+        lacks = bool(_unsound(plan, _read_block_size(plan.folder)))
+    except (OSError, ValueError, KeyError, TypeError):
+        lacks = True
+    return None if any(parallel.gather_objects(lacks)) else StateStore(plan.folder, plan.item_num)
 
 
 def _make(plan: _Plan) -> StateStore:
@@ -265,9 +285,7 @@ def _make(plan: _Plan) -> StateStore:
     if rank == 0:
         notes.leave("block", str(_block_size(plan)))
     block = int(_await(notes, "block"))
-    count = math.ceil(plan.item_num / block)
-    unsound = [n for n in range(rank, count, processes) if not _is_sound(plan, n, block)]
-    notes.leave(f"lacking {rank}", json.dumps(unsound))
+    notes.leave(f"lacking {rank}", json.dumps(_unsound(plan, block)))
     each = [json.loads(_await(notes, f"lacking {other}")) for other in range(processes)]
     lacking = sorted(itertools.chain.from_iterable(each))
     if lacking:
@@ -279,9 +297,21 @@ def _make(plan: _Plan) -> StateStore:
     return StateStore(folder, plan.item_num)
 
 
+def _unsound(plan: _Plan, block: int) -> list[int]:
+    """The blocks that are lacking or damaged, of those that this process looks at."""
+    count = math.ceil(plan.item_num / block)
+    own = range(parallel.rank(), count, parallel.world_size())
+    unsound = [number for number in own if not _is_sound(plan, number, block)]
+    if unsound and plan.look_at_images():
+        unsound = [number for number in unsound if not _is_sound(plan, number, block)]
+    return unsound
+
+
 def _make_share(plan: _Plan, lacking: list[int], block: int) -> None:
     """Make this process's share of the blocks; the first process says before what all take."""
     share = lacking[parallel.rank() :: parallel.world_size()]
+    if share:
+        plan.look_at_images()
     total = sum(len(plan.items(number, block)) for number in share)
     hidden = None if plan.progress else True
     with tqdm(total=total, desc="states", unit="item", disable=hidden, leave=False) as bar:
@@ -358,6 +388,7 @@ def _block_size(plan: _Plan) -> int:
     """Items of a block, as written down, or chosen by the size of the first items' states."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return _read_block_size(plan.folder)
+    plan.look_at_images()
     values, lengths = plan.source.tile(np.arange(1, min(1 + _TRIAL, plan.item_num)))
     size = max(1, *lengths) * values.shape[1] * values.itemsize
     block = min(_BLOCK_BYTES // size, math.ceil(plan.item_num / _SHARES))
@@ -412,7 +443,7 @@ def _is_sound(plan: _Plan, number: int, block: int) -> bool:
             return True
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    _log.warning("%s is damaged and made again", _values_file(plan.folder, number))
+    _log.warning("%s is damaged and not read", _values_file(plan.folder, number))
     return False
 
 
@@ -484,8 +515,9 @@ def _stop_if_failed(notes: parallel.Notes) -> None:
     if failed is None:
         return
     name, text, rank = json.loads(failed)
-    if name in (kinds := {kind.__name__: kind for kind in (DataError, StatesError)}):
-        raise kinds[name](text)
+    for kind in _TOLD:
+        if kind.__name__ == name:
+            raise kind(text)
     raise RuntimeError(f"process {rank} could not encode its share of the items: {name}: {text}")
 
 
