@@ -124,7 +124,7 @@ def test_bad_images_are_all_told_before_anything_is_encoded(
     def encoded(*given):
         raise AssertionError("encoded before the images were looked at")
 
-    monkeypatch.setattr(state_store, "_encode_block", encoded)
+    monkeypatch.setattr(state_store._Source, "tile", encoded)
     adapter = adapter_of(settings, **FROZEN, image_cache_gb=cache, store_states=stores)
     with pytest.raises(UnreadableImagesError, match=r"(?s)2 images.*red1.*blue2"):
         adapter.prepare()
@@ -145,7 +145,7 @@ def test_states_of_grey_images_serve_those_who_allow_them(own_world, monkeypatch
     adapter_of(settings, **FROZEN, bad_images="blank").prepare()
     with pytest.raises(UnreadableImagesError, match="red1"):
         adapter_of(settings, **FROZEN).prepare()
-    monkeypatch.setattr(state_store, "_encode_block", None)  # nothing is encoded again
+    monkeypatch.setattr(state_store._Source, "tile", None)  # nothing is encoded again
     adapter_of(settings, **FROZEN, bad_images="blank").prepare()
 
 
@@ -173,8 +173,7 @@ def test_evaluation_opens_a_store_and_makes_none(own_world, reads, tmp_path, mod
     reads()
     assert evaluate(saved)["test"] == trained["test"]
     assert reads() == []  # out of the store
-    (block,) = store.glob("block-*.json")
-    block.unlink()
+    (store / "block-000000.json").unlink()
     for left in ("a store that lacks a block", "no store"):
         kept = sorted(folder.glob("prepared/states-*/*"))
         found = evaluate(saved)["test"]
@@ -200,6 +199,7 @@ def test_processes_that_evaluate_agree_on_the_store(monkeypatch, tmp_path):
         return list(lacking)
 
     local = threading.local()
+    monkeypatch.setattr(state_store.parallel, "Notes", lambda subject: None)
     monkeypatch.setattr(state_store.parallel, "world_size", lambda: 2)
     monkeypatch.setattr(state_store.parallel, "rank", lambda: local.rank)
     monkeypatch.setattr(state_store.parallel, "gather_objects", gather)
