@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,56 @@ def test_tail_of_prefix_is_the_forward(family, folder):
     torch.testing.assert_close(tail, whole, rtol=1e-6, atol=1e-9)
     for name, gradient in expected.items():
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-9, msg=name)
+
+
+# What makes two blocks of every stage, where a family's tiny member has one.
+TWO_PER_STAGE = [
+    (("timm", "resnet", "image"), {"layers": [2, 2, 2, 2]}),
+    (("timm", "swin_transformer", "image"), {"depths": [2, 2, 2, 2]}),
+    (("transformers", "swin", "image"), {"depths": [2, 2], "num_heads": [2, 2]}),
+    (("transformers", "resnet", "image"), {"depths": [2, 2, 2, 2]}),
+    (("timm", "efficientnet", "image"), {"depth_multiplier": 2.0}),
+    (("transformers", "efficientnet", "image"), {"depth_coefficient": 2.0}),
+    (("transformers", "vit", "image"), {"num_hidden_layers": 4}),
+    (("transformers", "beit", "image"), {"num_hidden_layers": 4}),
+    (("transformers", "bert", "text"), {"num_hidden_layers": 4}),
+    (("transformers", "roberta", "text"), {"num_hidden_layers": 4}),
+    (("transformers", "opt", "text"), {"num_hidden_layers": 4}),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"), TWO_PER_STAGE, ids=["-".join(family) for family, _ in TWO_PER_STAGE]
+)
+def test_every_cut_of_two_blocks_per_stage(family, changes, folder):
+    transformers.logging.set_verbosity_error()
+    member = member_of(*family)
+    encoder = run_member(replace(member, changes={**member.changes, **changes}), folder).double()
+    encoder.backbone.requires_grad_(True)
+    encoder.eval()
+    content = content_of(encoder)
+    rest = {key: value for key, value in content.items() if key != "image"}
+    count = len(find_units(encoder.backbone).names)
+    assert count >= 2
+    encoder.zero_grad()
+    whole = encoder(content)
+    whole.square().sum().backward()
+    expected = {n: p.grad for n, p in encoder.backbone.named_parameters() if p.grad is not None}
+    for unit in range(1, count):
+        prefix = encoder.prefix = Prefix(encoder, unit)
+        with torch.no_grad():
+            states = prefix.states(content)
+        encoder.zero_grad()
+        tail = encoder({encoder.states_key: states, **rest})
+        torch.testing.assert_close(tail, whole, rtol=1e-6, atol=1e-9)
+        tail.square().sum().backward()
+        trained = {n for n in expected if n not in prefix.names}
+        assert trained
+        for name, parameter in encoder.backbone.named_parameters():
+            if name in trained:
+                torch.testing.assert_close(
+                    parameter.grad, expected[name], rtol=1e-5, atol=1e-9, msg=f"{unit}: {name}"
+                )
 
 
 @pytest.mark.parametrize(
