@@ -14,8 +14,8 @@ from conftest import write_world
 from test_state_store import ITEMS, Encoder, Numbers
 
 from recbole_morec.config import MoRecConfig
-from recbole_morec.data.content import ContentReader, UnreadableImagesError, images, state_store
-from recbole_morec.data.content.state_store import stored_states
+from recbole_morec.data.content import ContentReader, UnreadableImagesError, images, state_making
+from recbole_morec.data.content.state_making import stored_states
 from recbole_morec.data.dataset import MultimodalDataset
 from recbole_morec.models.adapter import build_adapter
 from recbole_morec.run import evaluate, run
@@ -124,7 +124,7 @@ def test_bad_images_are_all_told_before_anything_is_encoded(
     def encoded(*given):
         raise AssertionError("encoded before the images were looked at")
 
-    monkeypatch.setattr(state_store._Source, "tile", encoded)
+    monkeypatch.setattr(state_making._Source, "tile", encoded)
     adapter = adapter_of(settings, **FROZEN, image_cache_gb=cache, store_states=stores)
     with pytest.raises(UnreadableImagesError, match=r"(?s)2 images.*red1.*blue2"):
         adapter.prepare()
@@ -145,7 +145,7 @@ def test_states_of_grey_images_serve_those_who_allow_them(own_world, monkeypatch
     adapter_of(settings, **FROZEN, bad_images="blank").prepare()
     with pytest.raises(UnreadableImagesError, match="red1"):
         adapter_of(settings, **FROZEN).prepare()
-    monkeypatch.setattr(state_store._Source, "tile", None)  # nothing is encoded again
+    monkeypatch.setattr(state_making._Source, "tile", None)  # nothing is encoded again
     adapter_of(settings, **FROZEN, bad_images="blank").prepare()
 
 
@@ -185,7 +185,7 @@ def test_evaluation_opens_a_store_and_makes_none(own_world, reads, tmp_path, mod
 
 
 def test_processes_that_evaluate_agree_on_the_store(monkeypatch, tmp_path):
-    monkeypatch.setattr(state_store, "BLOCK", 16)
+    monkeypatch.setattr(state_making, "BLOCK", 16)
     content = ContentReader([Numbers()])
     here = {"device": torch.device("cpu"), "dtype": torch.float32}
     stored_states(tmp_path / "s", ITEMS, content, Encoder(), **here)
@@ -199,10 +199,10 @@ def test_processes_that_evaluate_agree_on_the_store(monkeypatch, tmp_path):
         return list(lacking)
 
     local = threading.local()
-    monkeypatch.setattr(state_store.parallel, "Notes", lambda subject: None)
-    monkeypatch.setattr(state_store.parallel, "world_size", lambda: 2)
-    monkeypatch.setattr(state_store.parallel, "rank", lambda: local.rank)
-    monkeypatch.setattr(state_store.parallel, "gather_objects", gather)
+    monkeypatch.setattr(state_making.parallel, "Notes", lambda subject: None)
+    monkeypatch.setattr(state_making.parallel, "world_size", lambda: 2)
+    monkeypatch.setattr(state_making.parallel, "rank", lambda: local.rank)
+    monkeypatch.setattr(state_making.parallel, "gather_objects", gather)
 
     def process(rank):
         local.rank = rank

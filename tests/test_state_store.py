@@ -14,8 +14,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from recbole_morec.data.content import ContentReader, state_store
-from recbole_morec.data.content.state_store import StatesError, StateStore, stored_states
+from recbole_morec.data.content import ContentReader, state_files, state_making
+from recbole_morec.data.content.state_making import StatesError, stored_states
+from recbole_morec.data.content.state_store import StateStore
 from recbole_morec.errors import DataError
 
 ITEMS = 1 + 50
@@ -53,7 +54,7 @@ class Encoder:
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A store of blocks of 16 items, since 51 are few; the blocks that were written are counted."""
-    monkeypatch.setattr(state_store, "_TILE", 5)
+    monkeypatch.setattr(state_making, "_TILE", 5)
     numbers, encoder = Numbers(), Encoder()
 
     def made(**options):
@@ -141,7 +142,7 @@ def test_what_it_takes_is_said_before_a_block_is_written(world, caplog, monkeypa
     made, _, _, folder = world
     seen = []
     monkeypatch.setattr(
-        state_store._log, "info",
+        state_making._log, "info",
         lambda text, *values: seen.append((text % values, list(folder.glob("block-*")))),
     )  # fmt: skip
     made(dtype=torch.float32)
@@ -154,7 +155,7 @@ def test_what_it_takes_is_said_before_a_block_is_written(world, caplog, monkeypa
 def test_the_time_is_that_of_all_items(world, caplog, monkeypatch):
     made, _, _, _ = world
     clock = iter([10.0, 12.0])  # a tile of 5 items takes 2 s
-    monkeypatch.setattr(state_store.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(state_making.time, "perf_counter", lambda: next(clock))
     with caplog.at_level(logging.INFO):
         made()
     assert "in about 20 s" in caplog.text
@@ -174,24 +175,24 @@ def test_the_size_of_blocks_follows_the_bytes(tmp_path, item_num, size, block):
     def encode(content):
         return torch.zeros(len(content["items"]), 1, 1).expand(-1, 1, size // 4), None
 
-    source = state_store._Source(ContentReader([]), encode, CPU, torch.float32)
-    plan = state_store._Plan(tmp_path, item_num, source, None, False)
+    source = state_making._Source(ContentReader([]), encode, CPU, torch.float32)
+    plan = state_making._Plan(tmp_path, item_num, source, None, False)
     source.tile = lambda items: (np.empty((len(items), size), np.int8), [1] * len(items))
-    assert state_store._block_size(plan) == block
+    assert state_making._block_size(plan) == block
     source.tile = None  # from now on it is read
-    assert state_store._block_size(plan) == block
+    assert state_making._block_size(plan) == block
 
 
 def test_a_block_is_written_and_checked_piece_by_piece(world, monkeypatch):
     made, _, _, folder = world
-    crc32, sizes = state_store.zlib.crc32, []
+    crc32, sizes = state_making.zlib.crc32, []
 
     def watched(data, value=0):
         sizes.append(memoryview(data).nbytes)
         return crc32(data, value)
 
-    monkeypatch.setattr(state_store.zlib, "crc32", watched)
-    monkeypatch.setattr(state_store, "_PIECE", 64)
+    monkeypatch.setattr(state_making.zlib, "crc32", watched)
+    monkeypatch.setattr(state_files, "_PIECE", 64)
     made(dtype=torch.float32)
     written = max(sizes)
     assert written <= 5 * 3 * 4 * 4  # a tile
@@ -205,7 +206,7 @@ def test_the_bar_counts_items(world, monkeypatch):
     made, _, _, _ = world
     bars = []
 
-    class Bar(state_store.tqdm):
+    class Bar(state_making.tqdm):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             bars.append((self, options))
@@ -215,7 +216,7 @@ def test_the_bar_counts_items(world, monkeypatch):
             return super().update(n)
 
     steps = []
-    monkeypatch.setattr(state_store, "tqdm", Bar)
+    monkeypatch.setattr(state_making, "tqdm", Bar)
     made(progress=True)
     ((bar, options),) = bars
     assert (bar.total, options["unit"], sum(steps)) == (50, "item", 50)
@@ -241,7 +242,7 @@ def test_a_store_of_an_earlier_version_is_made_anew(world):
     description |= {
         "content": identity,
         "lengths": lengths,
-        "crc32": state_store.zlib.crc32(values),
+        "crc32": state_making.zlib.crc32(values),
     }
     (folder / "block-000000.json").write_text(json.dumps(description))
     assert torch.equal(made(dtype=torch.float32).fetch(np.arange(1, ITEMS))[0], expected)
@@ -257,7 +258,7 @@ def usage_of(free):
 
 def test_a_full_disk_is_told_before_much_is_written(world, monkeypatch):
     made, _, _, folder = world
-    monkeypatch.setattr(state_store.shutil, "disk_usage", usage_of(10))
+    monkeypatch.setattr(state_making.shutil, "disk_usage", usage_of(10))
     with pytest.raises(DataError, match=r"of 50 items take .* are free on this disk"):
         made()
     assert not list(folder.glob("block-*"))
@@ -266,10 +267,10 @@ def test_a_full_disk_is_told_before_much_is_written(world, monkeypatch):
 def test_room_is_left_for_checkpoints(world, monkeypatch):
     made, _, _, _ = world
     size = 200 * 2**20
-    monkeypatch.setattr(state_store.shutil, "disk_usage", usage_of(size))
+    monkeypatch.setattr(state_making.shutil, "disk_usage", usage_of(size))
     with pytest.raises(DataError, match=r"Free 0.05 GiB more"):
         made()
-    monkeypatch.setattr(state_store.shutil, "disk_usage", usage_of(size + 57 * 2**20))
+    monkeypatch.setattr(state_making.shutil, "disk_usage", usage_of(size + 57 * 2**20))
     made()
 
 
@@ -303,9 +304,9 @@ def test_a_crash_while_a_block_is_written_loses_that_block_only(world, monkeypat
 def test_what_a_killed_process_left_is_removed(world):
     made, _, _, folder = world
     code = (
-        "import os, pathlib; from recbole_morec.data.content import state_store\n"
+        "import os, pathlib; from recbole_morec.data.content import state_files\n"
         f"folder = pathlib.Path({str(folder)!r})\n"
-        "with state_store._replacing(folder / 'block-000002.bin') as file:\n"
+        "with state_files.replacing(folder / 'block-000002.bin') as file:\n"
         "    file.write_bytes(b'half')\n"
         "    os._exit(9)"
     )
@@ -313,7 +314,7 @@ def test_what_a_killed_process_left_is_removed(world):
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
     (left,) = folder.iterdir()
     other_host = folder / "block-000001.bin.0123abcd-1.partial"
-    own = folder / f"block-000001.bin.{state_store._host()}-{os.getpid()}.partial"
+    own = folder / f"block-000001.bin.{state_files._host()}-{os.getpid()}.partial"
     old = folder / "block-000003.4711.partial"
     for file in (other_host, own, old):
         file.write_bytes(b"half")

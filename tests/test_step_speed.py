@@ -12,7 +12,7 @@ from item_encoder_world import build, make_dataset
 from transformers.activations import QuickGELUActivation
 
 from recbole_morec.data.content import ContentReader
-from recbole_morec.data.content.state_store import stored_states
+from recbole_morec.data.content.state_making import stored_states
 from recbole_morec.errors import ConfigError
 from recbole_morec.item_encoders import image
 from recbole_morec.item_encoders.attention import attention_of
@@ -51,7 +51,7 @@ def test_other_learners_have_no_fused_form():
 
 
 def test_states_of_equal_length_are_gathered_in_any_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("recbole_morec.data.content.state_store.BLOCK", 16)
+    monkeypatch.setattr("recbole_morec.data.content.state_making.BLOCK", 16)
 
     class Numbers:
         keys = ("number",)

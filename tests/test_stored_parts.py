@@ -135,19 +135,23 @@ def test_other_weights_transforms_and_cuts_have_stores_of_their_own(own_world, c
     assert len(stores_of(folder)) == 2
 
 
-def test_vectors_pooled_otherwise_have_a_store_of_their_own(own_world):
+@pytest.mark.parametrize(
+    ("changes", "choice"),
+    [
+        ({"pooling": ["first", "mean"]}, {"image_encoder": "tiny_vit", "train_layers": "none"}),
+        # Computed in half is not the same as only kept in half.
+        (
+            {"mixed_precision": ["no", "bf16"]},
+            {"train_layers": "last_1", "states_dtype": "bf16"},
+        ),
+    ],
+    ids=["pooling", "precision"],
+)
+def test_other_pooling_and_precision_have_stores_of_their_own(own_world, changes, choice):
     settings, folder = own_world
-    for pooling in ("first", "mean"):
-        choice = {"item_encoder": "image", "image_encoder": "tiny_vit", "train_layers": "none"}
-        adapter_of(settings, **choice, pooling=pooling).prepare()
-    assert len(stores_of(folder)) == 2
-
-
-def test_states_computed_in_half_are_not_those_that_are_only_kept_in_half(own_world):
-    settings, folder = own_world
-    for precision in ("no", "bf16"):
-        choice = {"item_encoder": "image", "train_layers": "last_1", "states_dtype": "bf16"}
-        adapter_of(settings, **choice, mixed_precision=precision).prepare()
+    ((name, values),) = changes.items()
+    for value in values:
+        adapter_of(settings, item_encoder="image", **choice, **{name: value}).prepare()
     assert len(stores_of(folder)) == 2
 
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from recbole_morec.data.content import ContentReader, UnreadableImagesError
-from recbole_morec.data.content.state_store import StateStore, stored_states
+from recbole_morec.data.content.state_making import stored_states
+from recbole_morec.data.content.state_store import StateStore
 from recbole_morec.data.content.states import StateReader
 from recbole_morec.errors import DataError
 from recbole_morec.item_encoders.backbone import BackboneEncoder

@@ -1,26 +1,9 @@
-"""The state store: what a frozen encoder gives for every item, kept on disk and memory-mapped.
-
-Items lie in blocks of consecutive ids. How many items a block has follows from the size of their
-states, once, and is written down in ``store.json``. A block is a file of values and a small
-description that is written last and tells which content the values are of and their checksum. So
-a store that was interrupted goes on with its missing blocks, several processes each make their own
-share, and a block that is damaged or whose content has changed is made again. Blocks are written
-and checked piece by piece: nothing larger than a tile of items is held in memory.
-"""
+"""The state store: what a frozen encoder gives for every item, kept on disk and memory-mapped."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
-import logging
 import math
-import os
-import platform
-import shutil
-import time
-import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,33 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from recbole_morec import parallel
-from recbole_morec.data.content import ContentReader, UnreadableImagesError
-from recbole_morec.errors import DataError, MoRecError, refused
-
-BLOCK = 1024  # the most items of a block
-_LEAST = 16  # the fewest, but for the last block
-_BLOCK_BYTES = 48 * 2**20
-_SHARES = 32  # blocks that a small store has at least, for several processes to share
-_TILE = 128  # items that are encoded at once
-_TRIAL = 8  # items that tell the size of states, and warm up
-_PIECE = 2**20  # bytes that are read at once
-_ROOM = 0.05, 256 * 2**20  # kept free for checkpoints: share of the store, and bytes
-_ABANDONED_SECONDS = 24 * 3600
-_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-_POLL_SECONDS = 0.1
-_log = logging.getLogger(__name__)
-
-Encode = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor | None]]
-
-
-class StatesError(MoRecError, ValueError):
-    """An encoder whose states cannot be kept: their mask does not fit them."""
-
-
-_TOLD = DataError, StatesError, UnreadableImagesError  # failures that every process raises alike
+from recbole_morec.data.content.state_files import (
+    numpy_dtype,
+    read_block_size,
+    read_description,
+    values_file,
+)
 
 
 @dataclass(frozen=True)
@@ -80,9 +43,9 @@ class StateStore:
     def __init__(self, folder: Path, item_num: int):
         self.folder = folder
         self.item_num = item_num
-        self._block = _read_block_size(folder)
+        self._block = read_block_size(folder)
         count = math.ceil(item_num / self._block)
-        blocks = [_read_description(folder, number) for number in range(count)]
+        blocks = [read_description(folder, number) for number in range(count)]
         self.width = blocks[0]["width"]
         lengths = {length for block in blocks for length in block["lengths"]}
         self.longest = max(lengths)
@@ -91,7 +54,7 @@ class StateStore:
         self._blocks = [self._open(number, block) for number, block in enumerate(blocks)]
 
     def _open(self, number: int, description: dict[str, Any]) -> _Block:
-        values = np.memmap(_values_file(self.folder, number), _numpy(self._dtype), "r")
+        values = np.memmap(values_file(self.folder, number), numpy_dtype(self._dtype), "r")
         return _Block(values.reshape(-1, self.width), np.cumsum([0, *description["lengths"]]))
 
     def __reduce__(self) -> tuple:
@@ -112,7 +75,7 @@ class StateStore:
         ends = [self._blocks[b].ends[row : row + 2] for b, row in places]
         lengths = np.array([end[1] - end[0] for end in ends], dtype=np.int64)
         width = max(1, int(lengths.max(initial=0)))
-        found = np.zeros((len(items), width, self.width), dtype=_numpy(self._dtype))
+        found = np.zeros((len(items), width, self.width), dtype=numpy_dtype(self._dtype))
         for row, ((b, _), (start, stop)) in enumerate(zip(places, ends, strict=True)):
             found[row, : stop - start] = self._blocks[b].values[start:stop]
         return self._tensor(found), torch.from_numpy(np.arange(width) < lengths[:, None])
@@ -120,7 +83,7 @@ class StateStore:
     def _fetch_alike(self, items: np.ndarray) -> tuple[Tensor, Tensor]:
         """The same where all items have equally many states."""
         shape = (len(items), self.longest, self.width)
-        found = np.empty(shape, dtype=_numpy(self._dtype))
+        found = np.empty(shape, dtype=numpy_dtype(self._dtype))
         block_of, rows = np.divmod(items, self._block)
         starts = np.append(np.flatnonzero(np.diff(block_of, prepend=-1)), len(items))
         for start, stop in itertools.pairwise(starts):  # runs of items of one block
@@ -134,411 +97,3 @@ class StateStore:
     def _tensor(self, values: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(values)
         return tensor.view(torch.bfloat16) if self._dtype == "bf16" else tensor
-
-
-def stored_states(
-    folder: Path,
-    item_num: int,
-    content: ContentReader,
-    encode: Encode,
-    *,
-    device: torch.device,
-    dtype: torch.dtype = torch.bfloat16,
-    progress: bool = False,
-    build: bool = True,
-) -> StateStore | None:
-    """Open the store at ``folder``, after making the blocks that it lacks.
-
-    All processes of a run call it together; each makes a share of the blocks. If one fails, all
-    raise what it raised.
-
-    Args:
-        folder: of the store; its name should tell which encoder and transform the states are of.
-        item_num: N, padding included; row 0 is empty.
-        content: reader of the content that ``encode`` reads.
-        encode: content of ``n`` items -> states ``[n, T, D]`` and a mask ``[n, T]`` of the real
-            ones, on the right of which padding stands (or ``None``).
-        device: where ``encode`` computes.
-        dtype: of the stored values: bfloat16, float16 or float32.
-        progress: show a progress bar.
-        build: False makes no block, and gives ``None`` if any is lacking; all processes agree.
-
-    Raises:
-        DataError: the disk is too full for the store or refuses it; a state is not finite, or
-            not any more as ``dtype``.
-        StatesError: the mask does not fit the states.
-        UnreadableImagesError: images are damaged; all are told before any item is encoded.
-        RuntimeError: another process failed otherwise.
-    """
-    notes = parallel.Notes(folder.name)
-    try:
-        source = _Source(content, encode, device, dtype)
-        plan = _Plan(folder, item_num, source, notes, progress)
-        return _make(plan) if build else _open_whole(plan)
-    except OSError as error:
-        refusal = DataError(f"the encoder's states cannot be stored: {refused(error, folder)}")
-        _tell_failure(notes, refusal)
-        raise refusal from error
-    except Exception as error:
-        _tell_failure(notes, error)
-        raise
-
-
-@dataclass
-class _Source:
-    """Encodes items.
-
-    Attributes:
-        warm: it has encoded some, so that the next ones take their usual time.
-    """
-
-    content: ContentReader
-    encode: Encode
-    device: torch.device
-    dtype: torch.dtype
-    warm: bool = False
-
-    @torch.no_grad()
-    def tile(self, items: np.ndarray) -> tuple[np.ndarray, list[int]]:
-        """Values ``[sum of lengths, D]`` of a few items and the length of each."""
-        fetched = self.content.fetch(items)
-        states, mask = self.encode({k: v.to(self.device) for k, v in fetched.items()})
-        if states.ndim != 3 or len(states) != len(items):
-            raise StatesError(
-                f"the encoder gives states of shape {list(states.shape)} for {len(items)} items; "
-                "a store needs [items, tokens, width]. Set store_states: false."
-            )
-        if mask is None:
-            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        if mask.shape != states.shape[:2]:
-            raise StatesError(
-                f"the encoder gives states of shape {list(states.shape)}, and the mask of its "
-                f"content has the shape {list(mask.shape)}: it pads or cuts its input itself, so "
-                "its real states are not known. Set store_states: false."
-            )
-        kept = states[mask]
-        values = kept.to(self.dtype)
-        self._check_finite(kept, values, items, mask)
-        self.warm = True
-        values = values.cpu()
-        if self.dtype == torch.bfloat16:
-            values = values.view(torch.int16)
-        return values.numpy().view(_numpy(_DTYPES[self.dtype])), mask.sum(1).tolist()
-
-    def _check_finite(self, kept: Tensor, values: Tensor, items: np.ndarray, mask: Tensor) -> None:
-        if torch.isfinite(values).all():
-            return
-        rows = torch.arange(len(items), device=mask.device)[:, None].expand(mask.shape)[mask]
-        wrong = torch.unique(rows[~torch.isfinite(values).all(1)]).tolist()
-        which = f"{len(wrong)} of {len(items)} items (the first has the internal id "
-        which += f"{items[wrong[0]]})"
-        overflow = self.dtype == torch.float16 and torch.isfinite(kept).all()
-        if overflow or kept.dtype == torch.float16:
-            raise DataError(
-                f"the encoder's states of {which} are not finite in float16, whose largest number "
-                "is 65504. Set states_dtype: bf16 or states_dtype: fp32."
-            )
-        raise DataError(
-            f"the encoder's states of {which} are not finite. Look at its weights and at these "
-            "items' content."
-        )
-
-    def tiles(self, items: np.ndarray) -> Iterator[tuple[np.ndarray, list[int]]]:
-        """:meth:`tile` of all items, a few at a time."""
-        for start in range(0, len(items), _TILE):
-            yield self.tile(items[start : start + _TILE])
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be made; for the arguments see :func:`stored_states`."""
-
-    folder: Path
-    item_num: int
-    source: _Source
-    notes: parallel.Notes
-    progress: bool
-
-    def look_at_images(self) -> bool:
-        """Before they are read: whether any became grey, so that blocks may be of these."""
-        return self.source.content.prepare(self.progress)
-
-    def items(self, number: int, block: int) -> np.ndarray:
-        """The items of a block, without padding (id 0, which has no states)."""
-        return np.arange(max(1, number * block), min((number + 1) * block, self.item_num))
-
-
-def _open_whole(plan: _Plan) -> StateStore | None:
-    """The store, unless a process finds that a block is lacking."""
-    try:
-        lacks = bool(_unsound(plan, _read_block_size(plan.folder)))
-    except (OSError, ValueError, KeyError, TypeError):
-        lacks = True
-    return None if any(parallel.gather_objects(lacks)) else StateStore(plan.folder, plan.item_num)
-
-
-def _make(plan: _Plan) -> StateStore:
-    folder, notes = plan.folder, plan.notes
-    rank, processes = parallel.rank(), parallel.world_size()
-    folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    if rank == 0:
-        notes.leave("block", str(_block_size(plan)))
-    block = int(_await(notes, "block"))
-    notes.leave(f"lacking {rank}", json.dumps(_unsound(plan, block)))
-    each = [json.loads(_await(notes, f"lacking {other}")) for other in range(processes)]
-    lacking = sorted(itertools.chain.from_iterable(each))
-    if lacking:
-        _make_share(plan, lacking, block)
-    # Only now every block is of the content that its items have, and undamaged.
-    notes.leave(f"done {rank}", "")
-    for other in range(processes):
-        _await(notes, f"done {other}")
-    return StateStore(folder, plan.item_num)
-
-
-def _unsound(plan: _Plan, block: int) -> list[int]:
-    """The blocks that are lacking or damaged, of those that this process looks at."""
-    count = math.ceil(plan.item_num / block)
-    own = range(parallel.rank(), count, parallel.world_size())
-    unsound = [number for number in own if not _is_sound(plan, number, block)]
-    if unsound and plan.look_at_images():
-        unsound = [number for number in unsound if not _is_sound(plan, number, block)]
-    return unsound
-
-
-def _make_share(plan: _Plan, lacking: list[int], block: int) -> None:
-    """Make this process's share of the blocks; the first process says before what all take."""
-    share = lacking[parallel.rank() :: parallel.world_size()]
-    if share:
-        plan.look_at_images()
-    total = sum(len(plan.items(number, block)) for number in share)
-    hidden = None if plan.progress else True
-    with tqdm(total=total, desc="states", unit="item", disable=hidden, leave=False) as bar:
-        for number in share:
-            items = plan.items(number, block)
-            tiles = plan.source.tiles(items)
-            if number == lacking[0]:
-                tiles = _announced(plan, tiles, lacking, block)
-                plan.notes.leave("announced", "")
-            _await(plan.notes, "announced")
-            _write(plan, number, _counted(plan.notes, bar, tiles), block)
-
-
-def _counted(
-    notes: parallel.Notes, bar: tqdm, tiles: Iterator[tuple[np.ndarray, list[int]]]
-) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """The tiles; each moves the bar, and none follows after another process has failed."""
-    for values, lengths in tiles:
-        _stop_if_failed(notes)
-        yield values, lengths
-        bar.update(len(lengths))
-
-
-def _announced(
-    plan: _Plan,
-    tiles: Iterator[tuple[np.ndarray, list[int]]],
-    lacking: list[int],
-    block: int,
-) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """The tiles, after saying what the blocks that all processes lack will take.
-
-    Raises:
-        DataError: the disk has no room for them.
-    """
-    if not plan.source.warm:
-        plan.source.tile(plan.items(lacking[0], block)[:_TRIAL])
-    started = time.perf_counter()
-    first = next(tiles)
-    seconds = time.perf_counter() - started
-    items = sum(len(plan.items(number, block)) for number in lacking)
-    total = items * first[0].nbytes / len(first[1])
-    seconds *= items / len(first[1]) / min(parallel.world_size(), len(lacking))
-    _check_room(plan.folder, items, total, lacking)
-    _log.info(
-        "states of %d items: %.2f GiB, computed once in about %.0f s, into %s",
-        items, total / 2**30, seconds, plan.folder,
-    )  # fmt: skip
-    return itertools.chain([first], tiles)
-
-
-def _check_room(folder: Path, items: int, total: float, lacking: list[int]) -> None:
-    free = shutil.disk_usage(folder).free
-    files = [_values_file(folder, number) for number in lacking]
-    replaced = sum(file.stat().st_size for file in files if file.exists())
-    margin = _ROOM[0] * total + _ROOM[1]
-    short = total + margin - free - replaced
-    if short > 0:
-        raise DataError(
-            f"{folder}: the encoder's states of {items:,} items take {_gib(total)}, and "
-            f"{_gib(free)} are free on this disk, of which {_gib(margin)} are left for "
-            f"checkpoints. Free {_gib(short)} more, put the dataset on another disk, choose a "
-            "smaller encoder or set store_states: false."
-        )
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
-
-
-# --- blocks -------------------------------------------------------------------------------------
-
-
-def _block_size(plan: _Plan) -> int:
-    """Items of a block, as written down, or chosen by the size of the first items' states."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return _read_block_size(plan.folder)
-    plan.look_at_images()
-    values, lengths = plan.source.tile(np.arange(1, min(1 + _TRIAL, plan.item_num)))
-    size = max(1, *lengths) * values.shape[1] * values.itemsize
-    block = min(_BLOCK_BYTES // size, math.ceil(plan.item_num / _SHARES))
-    block = min(BLOCK, max(_LEAST, block))
-    with _replacing(_layout_file(plan.folder)) as partial:
-        partial.write_text(json.dumps({"block": block}), encoding="utf-8")
-    return block
-
-
-def _read_block_size(folder: Path) -> int:
-    block = json.loads(_layout_file(folder).read_text(encoding="utf-8"))["block"]
-    if not isinstance(block, int) or block < 1:
-        raise ValueError(f"{_layout_file(folder)}: block is {block!r}")
-    return block
-
-
-def _write(
-    plan: _Plan, number: int, tiles: Iterator[tuple[np.ndarray, list[int]]], block: int
-) -> None:
-    file, checksum, width = _values_file(plan.folder, number), 0, 0
-    lengths = [0] if number == 0 else []
-    identity = plan.source.content.identity(plan.items(number, block))
-    with _replacing(file) as partial, partial.open("wb") as out:
-        for values, more in tiles:
-            out.write(values)
-            checksum = zlib.crc32(values, checksum)
-            width = values.shape[1]
-            lengths += more
-        out.flush()
-        os.fsync(out.fileno())
-    description = {
-        "content": identity,
-        "crc32": checksum,
-        "dtype": _DTYPES[plan.source.dtype],
-        "lengths": lengths,
-        "width": width,
-    }
-    with _replacing(_description_file(plan.folder, number)) as partial:
-        partial.write_text(json.dumps(description), encoding="utf-8")
-
-
-def _is_sound(plan: _Plan, number: int, block: int) -> bool:
-    """Whether a block is there, undamaged, and of the content that the items have now."""
-    try:
-        description = _read_description(plan.folder, number)
-        if description["dtype"] != _DTYPES[plan.source.dtype]:
-            return False
-        identity = plan.source.content.identity(plan.items(number, block))
-        if description["content"] != identity:
-            return False  # of other content, or of other items: an earlier version's block
-        if _checksum(_values_file(plan.folder, number)) == description["crc32"]:
-            return True
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    _log.warning("%s is damaged and not read", _values_file(plan.folder, number))
-    return False
-
-
-def _checksum(file: Path) -> int:
-    checksum, piece = 0, bytearray(_PIECE)
-    with file.open("rb", buffering=0) as values:
-        while size := values.readinto(piece):
-            checksum = zlib.crc32(memoryview(piece)[:size], checksum)
-    return checksum
-
-
-@contextlib.contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    """A file that takes the place of ``file`` if all went well, and is removed if not."""
-    partial = file.with_name(f"{file.name}.{_host()}-{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
-    with contextlib.suppress(OSError):  # a store that is whole may lie where nothing can be written
-        for partial in folder.glob("*.partial"):
-            if _is_abandoned(partial):
-                partial.unlink(missing_ok=True)
-
-
-def _is_abandoned(partial: Path) -> bool:
-    if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
-        return True
-    host, _, process = partial.name.split(".")[-2].partition("-")
-    if host != _host() or not process.isdigit() or os.name != "posix":
-        return False  # whether it runs cannot be told from here
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
-
-
-def _host() -> str:
-    return f"{zlib.crc32(platform.node().encode()):08x}"
-
-
-# --- several processes --------------------------------------------------------------------------
-
-
-def _await(notes: parallel.Notes, key: str) -> str:
-    """What a process leaves under ``key``, as soon as it does; nothing collective waits."""
-    while (text := notes.read(key)) is None:
-        _stop_if_failed(notes)
-        time.sleep(_POLL_SECONDS)
-    return text
-
-
-def _tell_failure(notes: parallel.Notes, error: Exception) -> None:
-    if parallel.world_size() > 1 and notes.read("failed") is None:
-        notes.leave("failed", json.dumps([type(error).__name__, str(error), parallel.rank()]))
-
-
-def _stop_if_failed(notes: parallel.Notes) -> None:
-    """Raise what another process raised."""
-    failed = notes.read("failed")
-    if failed is None:
-        return
-    name, text, rank = json.loads(failed)
-    for kind in _TOLD:
-        if kind.__name__ == name:
-            raise kind(text)
-    raise RuntimeError(f"process {rank} could not encode its share of the items: {name}: {text}")
-
-
-# --- files --------------------------------------------------------------------------------------
-
-
-def _layout_file(folder: Path) -> Path:
-    return folder / "store.json"
-
-
-def _read_description(folder: Path, number: int) -> dict[str, Any]:
-    return json.loads(_description_file(folder, number).read_text(encoding="utf-8"))
-
-
-def _values_file(folder: Path, number: int) -> Path:
-    return folder / f"block-{number:06d}.bin"
-
-
-def _description_file(folder: Path, number: int) -> Path:
-    return folder / f"block-{number:06d}.json"
-
-
-def _numpy(dtype: str) -> type:
-    return {"bf16": np.uint16, "fp16": np.float16, "fp32": np.float32}[dtype]
