@@ -140,6 +140,7 @@ def test_ablations_and_options_run(quick, options, groups):
         ({"train_layers": "all", "states_layer": 1}, "must stand still"),
         ({"train_layers": "all", "id_init": "text"}, "needs stored states"),
         ({"id_init": "mean", "tie_cls_feature": True}, "is no first token"),
+        ({"train_layers": "last_1", "store_states": True}, "store_states=True: ODMT"),
         ({"pad_vector": "encoded"}, "pad_vector=encoded"),
         ({"user_encoder": "BERT4Rec", "mask_vector": "encoded"}, "mask_vector=encoded"),
         ({"encode": "every_slot"}, "distinct items only"),
