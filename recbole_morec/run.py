@@ -186,8 +186,7 @@ def _only_evaluation(changes: Mapping[str, Any]) -> None:
 def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> dict[str, Any]:
     main = accelerator.is_main_process
     keeps = config["keep_memory"] and not (config.reads_content and config["fit_memory"])
-    if accelerator.device.type == "cpu" and keeps:
-        keep_freed_memory()
+    keeps = bool(keeps) and accelerator.device.type == "cpu" and keep_freed_memory()
     for warning in config.warnings:
         log.warning(warning)
     if config["resume"] and not _can_resume(folder):
@@ -213,7 +212,7 @@ def _train(config: MoRecConfig, accelerator: Accelerator, folder: RunFolder) -> 
     plan = plan_memory(parts.adapter, accelerator, config)
     trainer = Trainer(config, parts.adapter, parts.evaluator, accelerator, folder)
     if trainer.adapter.trains:
-        log.info("speed: %s", savings(parts.adapter, plan, trainer.optimizer, config))
+        log.info("speed: %s", savings(parts.adapter, plan, trainer.optimizer, config, keeps))
     if not config["resume"]:
         folder.start_afresh()  # only now: bad settings or data shall not cost an earlier run
     if main:

@@ -124,7 +124,7 @@ def test_bad_images_are_all_told_before_anything_is_encoded(
     def encoded(*given):
         raise AssertionError("encoded before the images were looked at")
 
-    monkeypatch.setattr(state_making._Source, "tile", encoded)
+    monkeypatch.setattr(state_making.StateSource, "_encode", encoded)
     adapter = adapter_of(settings, **FROZEN, image_cache_gb=cache, store_states=stores)
     with pytest.raises(UnreadableImagesError, match=r"(?s)2 images.*red1.*blue2"):
         adapter.prepare()
@@ -145,7 +145,7 @@ def test_states_of_grey_images_serve_those_who_allow_them(own_world, monkeypatch
     adapter_of(settings, **FROZEN, bad_images="blank").prepare()
     with pytest.raises(UnreadableImagesError, match="red1"):
         adapter_of(settings, **FROZEN).prepare()
-    monkeypatch.setattr(state_making._Source, "tile", None)  # nothing is encoded again
+    monkeypatch.setattr(state_making.StateSource, "_encode", None)  # nothing is encoded again
     adapter_of(settings, **FROZEN, bad_images="blank").prepare()
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from recbole_morec.errors import ConfigError
 from recbole_morec.objectives import OBJECTIVES, chunks, positions
@@ -376,32 +378,52 @@ def test_chunks_change_neither_loss_nor_gradients(
     torch.testing.assert_close(runs[0], runs[1], rtol=1e-12, atol=1e-14)
 
 
-def test_logits_of_all_positions_are_never_held():
-    rows, items, dim = 64, 2000, 4
+class Largest(TorchDispatchMode):
+    """Numbers of the largest tensor that is made within it, forward and backward."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        tensors = [each for each in tree_leaves(made) if isinstance(each, torch.Tensor)]
+        sizes = [each.untyped_storage().nbytes() // each.itemsize for each in tensors]
+        self.numbers = max([self.numbers, *sizes])
+        return made
+
+
+@pytest.mark.parametrize("name", ["full_softmax", "item_head", "in_batch", "gbce"])
+def test_no_tensor_is_larger_than_a_chunk(name):
+    rows, items, dim, drawn = 64, 2000, 4, 500
+    order = torch.arange(1, rows + 1)[:, None]
     batch = {
         "target": torch.ones(rows, 1, dtype=torch.bool),
-        "item_index": torch.arange(1, rows + 1)[:, None],
+        "item_seq": order, "item_index": order,
+        "content": {"items": torch.arange(1, items + 1)},
+        "slot_count": torch.ones(items), "log_popularity": torch.zeros(items),
         "global_rows": rows, "global_terms": rows,
     }  # fmt: skip
+    objective = {
+        "full_softmax": FullSoftmax,
+        "item_head": lambda: ItemHead(1 + items, dim),
+        "in_batch": lambda: InBatch(mask_own_history=False),
+        "gbce": lambda: GBCE(items, drawn),
+    }[name]()
+    width = 1 + items  # numbers of a position
+    if name == "gbce":
+        width = drawn * dim
+        batch["negative_index"] = torch.randint(1, items + 1, (rows, 1, drawn))
     states = torch.randn(rows, 1, dim, requires_grad=True)
     vectors = torch.randn(1 + items, dim, requires_grad=True)
-    largest = []
 
-    def keep(tensor):
-        largest.append(tensor.numel())
-        return tensor
-
-    def most_kept(cells):
-        """The largest tensor that waits for the backward pass."""
-        largest.clear()
-        with pytest.MonkeyPatch.context() as patch:
+    def largest(cells):
+        with pytest.MonkeyPatch.context() as patch, Largest() as mode:
             patch.setattr(chunks, "CELLS_AT_ONCE", cells)
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                FullSoftmax()(states, positions(batch, 0), vectors, batch).backward()
-        return max(largest)
+            objective(states, positions(batch, 0), vectors, batch).backward()
+        return mode.numbers
 
-    assert most_kept(rows * items) == rows * items  # one piece
-    assert most_kept(8 * items) <= vectors.numel()
+    assert largest(rows * width) >= rows * (width - 1)  # one piece
+    bound = rows * drawn if name == "gbce" else 8 * width  # a loss per negative is all that is left
+    assert largest(8 * width) <= bound
 
 
 def test_published_defaults():

@@ -12,14 +12,14 @@ from recbole_morec.training.optim import build_optimizer, parameter_groups
 from recbole_morec.training.savings import savings
 
 
-def line(settings, model="PixelNet", **changes):
+def line(settings, model="PixelNet", keeps_memory=False, **changes):
     config = MoRecConfig(model, "colours", overrides={**settings, **changes})
     config["device"] = torch.device("cpu")
     adapter = build_adapter(config, MultimodalDataset(config))
     adapter.prepare()
     plan = plan_memory(adapter, Accelerator(cpu=True), config)
     optimizer = build_optimizer(parameter_groups(adapter.model, config), config)
-    return savings(adapter, plan, optimizer, config)
+    return savings(adapter, plan, optimizer, config, keeps_memory)
 
 
 # 60 windows of 5 + 1 places and as many negatives, of 40 items.
@@ -46,7 +46,12 @@ CASES = {
     ),
     "text": (
         {"item_encoder": "text", "worker": 2, "learner": "sgd"},
-        ["eager attention", "batches built beside it by 2 workers"],
+        ["eager attention", "batches built beside it by 2 workers",
+         "texts of like length together"],
+    ),
+    "chunks": (
+        {"item_encoder": "image", "encode_chunk": 16},
+        ["16 at a time and again on the way back"],
     ),
     "convolutions": ({"item_encoder": "tiny_resnet"}, ["channels last"]),
     "ids": ({"item_encoder": "id"}, ["fp32, adamw fused"]),
@@ -60,6 +65,14 @@ def test_what_is_on_is_said(settings, case):
     for part in told:
         assert part in said, said
     assert ("fused" in said) == (changes.get("learner") != "sgd")
+
+
+def test_what_is_not_on_is_not_said(settings):
+    assert "freed memory kept" in line(settings, keeps_memory=True)
+    assert "freed memory kept" not in line(settings)
+    assert "at a time" not in line(settings, item_encoder="image", encode_chunk=64)  # of 40 items
+    for changes in ({"text_buckets": False}, {"train_layers": "none"}):
+        assert "like length" not in line(settings, item_encoder="text", **changes)
 
 
 def test_a_stock_model_with_content_counts_its_items(settings):

@@ -7,14 +7,16 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
-from recbole_morec.data.content import ContentReader, state_files, state_making
+from recbole_morec.data.content import ContentReader, state_files, state_making, state_source
 from recbole_morec.data.content.state_making import StatesError, stored_states
 from recbole_morec.data.content.state_store import StateStore
 from recbole_morec.errors import DataError
@@ -54,7 +56,7 @@ class Encoder:
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A store of blocks of 16 items, since 51 are few; the blocks that were written are counted."""
-    monkeypatch.setattr(state_making, "_TILE", 5)
+    monkeypatch.setattr(state_source, "_TILE", 5)
     numbers, encoder = Numbers(), Encoder()
 
     def made(**options):
@@ -155,7 +157,9 @@ def test_what_it_takes_is_said_before_a_block_is_written(world, caplog, monkeypa
 def test_the_time_is_that_of_all_items(world, caplog, monkeypatch):
     made, _, _, _ = world
     clock = iter([10.0, 12.0])  # a tile of 5 items takes 2 s
-    monkeypatch.setattr(state_making.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(
+        state_making, "time", SimpleNamespace(perf_counter=lambda: next(clock), sleep=time.sleep)
+    )
     with caplog.at_level(logging.INFO):
         made()
     assert "in about 20 s" in caplog.text
@@ -175,7 +179,7 @@ def test_the_size_of_blocks_follows_the_bytes(tmp_path, item_num, size, block):
     def encode(content):
         return torch.zeros(len(content["items"]), 1, 1).expand(-1, 1, size // 4), None
 
-    source = state_making._Source(ContentReader([]), encode, CPU, torch.float32)
+    source = state_source.StateSource(ContentReader([]), encode, CPU, torch.float32)
     plan = state_making._Plan(tmp_path, item_num, source, None, False)
     source.tile = lambda items: (np.empty((len(items), size), np.int8), [1] * len(items))
     assert state_making._block_size(plan) == block
@@ -249,6 +253,28 @@ def test_a_store_of_an_earlier_version_is_made_anew(world):
     assert written(encoder) == list(range(1, ITEMS))
 
 
+def test_the_next_tiles_are_read_while_one_is_encoded(world, monkeypatch):
+    _, numbers, _, folder = world
+    fetch, read = numbers.fetch, threading.Event()
+
+    def watched(items):
+        if items[0] == 6:
+            read.set()
+        return fetch(items)
+
+    def encode(content):
+        if content["items"].tolist() == [1, 2, 3, 4, 5]:
+            assert read.wait(20)
+        return Encoder()(content)
+
+    monkeypatch.setattr(numbers, "fetch", watched)
+    content = ContentReader([numbers])
+    store = stored_states(folder, ITEMS, content, encode, device=CPU, dtype=torch.float32)
+    assert read.is_set()
+    values = store.fetch(np.arange(1, ITEMS))[0]
+    assert torch.equal(values[:, 0, 0], torch.arange(1.0, ITEMS))
+
+
 # --- what goes wrong ----------------------------------------------------------------------------
 
 
@@ -292,9 +318,8 @@ def test_a_crash_while_a_block_is_written_loses_that_block_only(world, monkeypat
     with pytest.raises(DataError if isinstance(error, OSError) else Interrupted) as raised:
         made()
     assert str(error.strerror if isinstance(error, OSError) else "") in str(raised.value)
-    assert {file.name for file in folder.iterdir()} == {
-        "store.json", "block-000000.bin", "block-000000.json",
-    }  # fmt: skip
+    left = {file.name for file in folder.iterdir()} - {"making.lock"}
+    assert left == {"store.json", "block-000000.bin", "block-000000.json"}
     monkeypatch.setattr(Encoder, "__call__", encode)
     store = made()
     assert written(encoder) == list(range(16, ITEMS))
@@ -367,6 +392,51 @@ def test_a_mask_that_does_not_fit_is_told(tmp_path, shape, mask, said):
     content = ContentReader([Numbers()])
     with pytest.raises(StatesError, match=said):
         stored_states(tmp_path / "s", ITEMS, content, encode, device=CPU)
+
+
+# --- two runs -----------------------------------------------------------------------------------
+
+
+def test_a_second_run_waits_for_the_first(world, caplog):
+    made, _, encoder, folder = world
+    release, first = threading.Event(), []
+
+    def slowly(content):
+        first.extend(content["items"].tolist())
+        if len(first) > 8 + 20:
+            release.wait(30)
+        return Encoder()(content)
+
+    def one_run():
+        stored_states(folder, ITEMS, ContentReader([Numbers()]), slowly, device=CPU)
+
+    other = threading.Thread(target=one_run)
+    other.start()
+    try:
+        while not list(folder.glob("block-000000.json")):
+            time.sleep(0.01)
+        with caplog.at_level(logging.INFO):
+            mine = threading.Thread(target=made)
+            mine.start()
+            while "waiting for another run" not in caplog.text:
+                time.sleep(0.01)
+    finally:
+        release.set()
+        other.join()
+    mine.join()
+    assert encoder.encoded == []  # but read
+    assert len(first) == 8 + 50  # the first ones tell the size
+    assert made().fetch(np.array([50]))[0][0, 0, 0] == 50
+
+
+def test_without_locks_it_is_made_all_the_same(world, monkeypatch):
+    def refuse(self, timeout):
+        raise NotImplementedError
+
+    made, _, encoder, _ = world
+    monkeypatch.setattr(state_making.FileLock, "acquire", refuse)
+    made()
+    assert written(encoder) == list(range(1, ITEMS))
 
 
 # --- two processes ------------------------------------------------------------------------------

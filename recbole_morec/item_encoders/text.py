@@ -160,16 +160,19 @@ class TextEncoder(BackboneEncoder):
             return super().pooled(content)
         return super().pooled(_flat(content)).unflatten(0, content["text_ids"].shape[:2])
 
+    @property
+    def by_length(self) -> bool:
+        """Whether texts are encoded in buckets by length, where that saves tokens."""
+        return self._by_length is True or (self._by_length == "auto" and self.ignores_padding())
+
     def _in_buckets(self, run: Callable[[Content], Tensor], content: Content) -> Tensor:
         """``run(content)``, of texts in buckets by length where no vector depends on its padding.
 
         Dropout draws for each bucket, as for a batch of its own.
         """
         mask = content["text_mask"]
-        if not self._by_length or len(mask) == 0:
-            return run(content)
-        buckets = length_buckets(mask)
-        if len(buckets) == 1 or (self._by_length == "auto" and not self.ignores_padding()):
+        buckets = length_buckets(mask) if self._by_length and len(mask) else []
+        if len(buckets) < 2 or not self.by_length:
             return run(content)
         vectors = torch.cat([run(_cut(content, rows, width)) for rows, width in buckets])
         return vectors[torch.cat([rows for rows, _ in buckets]).argsort()]

@@ -20,7 +20,8 @@ _OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
 }
-_FUSED = ("adam", "adamw")  # one pass over a parameter and its state instead of one per operation
+# One pass over a parameter and its state instead of one per operation.
+_FUSED, _FUSED_ON = ("adam", "adamw"), ("cpu", "cuda")
 
 
 def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
@@ -63,10 +64,10 @@ def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: Any) -> Optimizer:
-    """The optimiser that ``learner`` names, over the given groups; its fused form on a CPU."""
+    """The optimiser that ``learner`` names, over the given groups, fused where that exists."""
     learner, parameters = config["learner"], [p for group in groups for p in group["params"]]
     fused = learner in _FUSED and all(
-        p.device.type == "cpu" and p.is_floating_point() for p in parameters
+        p.device.type in _FUSED_ON and p.is_floating_point() for p in parameters
     )
     options = {"fused": True} if fused else {}  # elsewhere torch chooses
     return _OPTIMIZERS[learner](groups, lr=config["learning_rate"], **options)

@@ -13,13 +13,20 @@ from recbole_morec.item_encoders.attention import attention_of
 from recbole_morec.item_encoders.backbone import BackboneEncoder
 from recbole_morec.item_encoders.freezing import find_units
 from recbole_morec.item_encoders.stored import Stored, backbones_of
+from recbole_morec.item_encoders.text import TextEncoder
 from recbole_morec.models.adapter import ModelAdapter
 from recbole_morec.training.memory import Plan
 
 _BACKWARD = 3  # passes of a block that trains: forward, and the gradients of inputs and weights
 
 
-def savings(adapter: ModelAdapter, plan: Plan | None, optimizer: Optimizer, config: Any) -> str:
+def savings(
+    adapter: ModelAdapter,
+    plan: Plan | None,
+    optimizer: Optimizer,
+    config: Any,
+    keeps_memory: bool = False,
+) -> str:
     """What is on, in words.
 
     The count is of block passes (a frozen block costs one, a trained one three): those of every
@@ -30,6 +37,7 @@ def savings(adapter: ModelAdapter, plan: Plan | None, optimizer: Optimizer, conf
         plan: of a step; ``None`` for a model on ids.
         optimizer: as it was built.
         config: resolved settings.
+        keeps_memory: whether the process keeps the memory that it frees.
     """
     encoder = adapter.item_encoder
     reads = plan is not None and bool(encoder.needs)
@@ -42,6 +50,8 @@ def savings(adapter: ModelAdapter, plan: Plan | None, optimizer: Optimizer, conf
         said.append("channels last")
     if optimizer.defaults.get("fused"):
         said.append(f"{config['learner']} fused")
+    if keeps_memory:
+        said.append("freed memory kept")
     workers = config["worker"]
     beside = f"beside it by {counted(workers, 'worker')}" if workers else "in the training thread"
     return ", ".join([*said, f"batches built {beside}"])
@@ -54,9 +64,14 @@ def _encoding(adapter: ModelAdapter, plan: Plan, config: Any) -> list[str]:
         said = [f"{counted(plan.items, 'distinct item')} encoded in place of {plan.slots} slots"]
     if adapter.encoding.shared and parallel.world_size() > 1:
         said.append("those of several processes once")
+    if plan.chunk:
+        said.append(f"{plan.chunk} at a time and again on the way back")
     stored = adapter.stored.by_encoder if adapter.stored else {}
     said += [f"{encoder.name}: {each.what} are read" for encoder, each in stored.items()]
     members = backbones_of(adapter.item_encoder)
+    read = {member for member, each in stored.items() if each.prefix is None}
+    if any(isinstance(member, TextEncoder) and member.by_length for member in {*members} - read):
+        said.append("texts of like length together")
     passes = [_passes(member, stored.get(member)) for member in members]
     if passes and all(passes):
         slots = max(plan.slots, plan.items)

@@ -5,7 +5,8 @@ states, once, and is written down in ``store.json``. A block is a file of values
 description that is written last and tells which content the values are of and their checksum. So
 a store that was interrupted goes on with its missing blocks, several processes each make their own
 share, and a block that is damaged or whose content has changed is made again. Blocks are written
-and checked piece by piece: nothing larger than a tile of items is held in memory.
+and checked piece by piece: nothing larger than a few tiles of items is held in memory. Of several
+runs one makes blocks, and the others wait.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from recbole_morec import parallel
@@ -34,33 +35,32 @@ from recbole_morec.data.content.state_files import (
     checksum,
     description_file,
     layout_file,
-    numpy_dtype,
     read_block_size,
     read_description,
     replacing,
     sweep,
     values_file,
 )
+from recbole_morec.data.content.state_source import (
+    DTYPES,
+    Encode,
+    StatesError,
+    StateSource,
+    Tile,
+    tiles_of,
+)
 from recbole_morec.data.content.state_store import StateStore
-from recbole_morec.errors import DataError, MoRecError, refused
+from recbole_morec.errors import DataError, refused
 
 BLOCK = 1024  # the most items of a block
 _LEAST = 16  # the fewest, but for the last block
 _BLOCK_BYTES = 48 * 2**20
 _SHARES = 32  # blocks that a small store has at least, for several processes to share
-_TILE = 128  # items that are encoded at once
 _TRIAL = 8  # items that tell the size of states, and warm up
 _ROOM = 0.05, 256 * 2**20  # kept free for checkpoints: share of the store, and bytes
-_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 _POLL_SECONDS = 0.1
+_LOCK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
-
-Encode = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor | None]]
-
-
-class StatesError(MoRecError, ValueError):
-    """An encoder whose states cannot be kept: their mask does not fit them."""
-
 
 _TOLD = DataError, StatesError, UnreadableImagesError  # failures that every process raises alike
 
@@ -101,7 +101,7 @@ def stored_states(
     """
     notes = parallel.Notes(folder.name)
     try:
-        source = _Source(content, encode, device, dtype)
+        source = StateSource(content, encode, device, dtype)
         plan = _Plan(folder, item_num, source, notes, progress)
         return _make(plan) if build else _open_whole(plan)
     except OSError as error:
@@ -113,78 +113,13 @@ def stored_states(
         raise
 
 
-@dataclass
-class _Source:
-    """Encodes items.
-
-    Attributes:
-        warm: it has encoded some, so that the next ones take their usual time.
-    """
-
-    content: ContentReader
-    encode: Encode
-    device: torch.device
-    dtype: torch.dtype
-    warm: bool = False
-
-    @torch.no_grad()
-    def tile(self, items: np.ndarray) -> tuple[np.ndarray, list[int]]:
-        """Values ``[sum of lengths, D]`` of a few items and the length of each."""
-        fetched = self.content.fetch(items)
-        states, mask = self.encode({k: v.to(self.device) for k, v in fetched.items()})
-        if states.ndim != 3 or len(states) != len(items):
-            raise StatesError(
-                f"the encoder gives states of shape {list(states.shape)} for {len(items)} items; "
-                "a store needs [items, tokens, width]. Set store_states: false."
-            )
-        if mask is None:
-            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        if mask.shape != states.shape[:2]:
-            raise StatesError(
-                f"the encoder gives states of shape {list(states.shape)}, and the mask of its "
-                f"content has the shape {list(mask.shape)}: it pads or cuts its input itself, so "
-                "its real states are not known. Set store_states: false."
-            )
-        kept = states[mask]
-        values = kept.to(self.dtype)
-        self._check_finite(kept, values, items, mask)
-        self.warm = True
-        values = values.cpu()
-        if self.dtype == torch.bfloat16:
-            values = values.view(torch.int16)
-        return values.numpy().view(numpy_dtype(_DTYPES[self.dtype])), mask.sum(1).tolist()
-
-    def _check_finite(self, kept: Tensor, values: Tensor, items: np.ndarray, mask: Tensor) -> None:
-        if torch.isfinite(values).all():
-            return
-        rows = torch.arange(len(items), device=mask.device)[:, None].expand(mask.shape)[mask]
-        wrong = torch.unique(rows[~torch.isfinite(values).all(1)]).tolist()
-        which = f"{len(wrong)} of {len(items)} items (the first has the internal id "
-        which += f"{items[wrong[0]]})"
-        overflow = self.dtype == torch.float16 and torch.isfinite(kept).all()
-        if overflow or kept.dtype == torch.float16:
-            raise DataError(
-                f"the encoder's states of {which} are not finite in float16, whose largest number "
-                "is 65504. Set states_dtype: bf16 or states_dtype: fp32."
-            )
-        raise DataError(
-            f"the encoder's states of {which} are not finite. Look at its weights and at these "
-            "items' content."
-        )
-
-    def tiles(self, items: np.ndarray) -> Iterator[tuple[np.ndarray, list[int]]]:
-        """:meth:`tile` of all items, a few at a time."""
-        for start in range(0, len(items), _TILE):
-            yield self.tile(items[start : start + _TILE])
-
-
 @dataclass(frozen=True)
 class _Plan:
     """What is to be made; for the arguments see :func:`stored_states`."""
 
     folder: Path
     item_num: int
-    source: _Source
+    source: StateSource
     notes: parallel.Notes
     progress: bool
 
@@ -207,27 +142,56 @@ def _open_whole(plan: _Plan) -> StateStore | None:
 
 
 def _make(plan: _Plan) -> StateStore:
-    folder, notes = plan.folder, plan.notes
-    rank, processes = parallel.rank(), parallel.world_size()
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    if rank == 0:
-        notes.leave("block", str(_block_size(plan)))
-    block = int(_await(notes, "block"))
-    notes.leave(f"lacking {rank}", json.dumps(_unsound(plan, block)))
-    each = [json.loads(_await(notes, f"lacking {other}")) for other in range(processes)]
-    lacking = sorted(itertools.chain.from_iterable(each))
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    sweep(plan.folder)
+    if parallel.rank() == 0:
+        plan.notes.leave("block", str(_block_size(plan)))
+    block = int(_await(plan.notes, "block"))
+    lacking = _lacking(plan, block, "at first")
     if lacking:
-        _make_share(plan, lacking, block)
-    # Only now every block is of the content that its items have, and undamaged.
-    notes.leave(f"done {rank}", "")
-    for other in range(processes):
-        _await(notes, f"done {other}")
-    return StateStore(folder, plan.item_num)
+        with _no_other_run(plan) as waited:
+            if waited:  # for a run that has made some of them, or all
+                lacking = _lacking(plan, block, "now")
+            _make_share(plan, lacking, block)
+            # Only now every block is of the content that its items have, and undamaged.
+            _meet(plan.notes, "done")
+    return StateStore(plan.folder, plan.item_num)
+
+
+@contextlib.contextmanager
+def _no_other_run(plan: _Plan) -> Iterator[bool]:
+    """Within it no other run makes blocks of this store; whether one had to be waited for."""
+    with contextlib.ExitStack() as held:
+        if parallel.rank() == 0:
+            waited = _lock(held, plan)
+            plan.notes.leave("alone", "after another" if waited else "")
+        yield bool(_await(plan.notes, "alone"))
+
+
+def _lock(held: contextlib.ExitStack, plan: _Plan) -> bool:
+    """Lock the store until ``held`` is closed; returns whether another run had it."""
+    lock, waited = FileLock(plan.folder / "making.lock"), False
+    while True:
+        try:
+            held.enter_context(lock.acquire(timeout=_LOCK_SECONDS if waited else 0))
+            return waited
+        except NotImplementedError:  # a file system without locks: both make what lacks
+            return False
+        except Timeout:
+            if not waited:
+                _log.info("waiting for another run that makes the states of %s", plan.folder)
+            waited = True
+            _stop_if_failed(plan.notes)
+
+
+def _lacking(plan: _Plan, block: int, when: str) -> list[int]:
+    """The blocks that are lacking or damaged; each process looks at some."""
+    each = _meet(plan.notes, f"lacking {when}", json.dumps(_unsound(plan, block)))
+    return sorted(itertools.chain.from_iterable(map(json.loads, each)))
 
 
 def _unsound(plan: _Plan, block: int) -> list[int]:
-    """The blocks that are lacking or damaged, of those that this process looks at."""
+    """Those of the blocks that this process looks at."""
     count = math.ceil(plan.item_num / block)
     own = range(parallel.rank(), count, parallel.world_size())
     unsound = [number for number in own if not _is_sound(plan, number, block)]
@@ -239,24 +203,26 @@ def _unsound(plan: _Plan, block: int) -> list[int]:
 def _make_share(plan: _Plan, lacking: list[int], block: int) -> None:
     """Make this process's share of the blocks; the first process says before what all take."""
     share = lacking[parallel.rank() :: parallel.world_size()]
-    if share:
-        plan.look_at_images()
+    if not share:
+        return
+    plan.look_at_images()
+    # Before anything is read ahead: what changes meanwhile is then seen at the next start.
+    identities = [plan.source.content.identity(plan.items(number, block)) for number in share]
+    tiles = [tiles_of(plan.items(number, block)) for number in share]
+    encoded = plan.source.encoded(itertools.chain.from_iterable(tiles))
     total = sum(len(plan.items(number, block)) for number in share)
     hidden = None if plan.progress else True
     with tqdm(total=total, desc="states", unit="item", disable=hidden, leave=False) as bar:
-        for number in share:
-            items = plan.items(number, block)
-            tiles = plan.source.tiles(items)
+        for number, identity, its_tiles in zip(share, identities, tiles, strict=True):
+            own = itertools.islice(encoded, len(its_tiles))
             if number == lacking[0]:
-                tiles = _announced(plan, tiles, lacking, block)
+                own = _announced(plan, own, lacking, block)
                 plan.notes.leave("announced", "")
             _await(plan.notes, "announced")
-            _write(plan, number, _counted(plan.notes, bar, tiles), block)
+            _write(plan, number, identity, _counted(plan.notes, bar, own))
 
 
-def _counted(
-    notes: parallel.Notes, bar: tqdm, tiles: Iterator[tuple[np.ndarray, list[int]]]
-) -> Iterator[tuple[np.ndarray, list[int]]]:
+def _counted(notes: parallel.Notes, bar: tqdm, tiles: Iterator[Tile]) -> Iterator[Tile]:
     """The tiles; each moves the bar, and none follows after another process has failed."""
     for values, lengths in tiles:
         _stop_if_failed(notes)
@@ -266,10 +232,10 @@ def _counted(
 
 def _announced(
     plan: _Plan,
-    tiles: Iterator[tuple[np.ndarray, list[int]]],
+    tiles: Iterator[Tile],
     lacking: list[int],
     block: int,
-) -> Iterator[tuple[np.ndarray, list[int]]]:
+) -> Iterator[Tile]:
     """The tiles, after saying what the blocks that all processes lack will take.
 
     Raises:
@@ -327,12 +293,9 @@ def _block_size(plan: _Plan) -> int:
     return block
 
 
-def _write(
-    plan: _Plan, number: int, tiles: Iterator[tuple[np.ndarray, list[int]]], block: int
-) -> None:
+def _write(plan: _Plan, number: int, identity: str, tiles: Iterator[Tile]) -> None:
     file, crc32, width = values_file(plan.folder, number), 0, 0
     lengths = [0] if number == 0 else []
-    identity = plan.source.content.identity(plan.items(number, block))
     with replacing(file) as partial, partial.open("wb") as out:
         for values, more in tiles:
             out.write(values)
@@ -344,7 +307,7 @@ def _write(
     description = {
         "content": identity,
         "crc32": crc32,
-        "dtype": _DTYPES[plan.source.dtype],
+        "dtype": DTYPES[plan.source.dtype],
         "lengths": lengths,
         "width": width,
     }
@@ -356,7 +319,7 @@ def _is_sound(plan: _Plan, number: int, block: int) -> bool:
     """Whether a block is there, undamaged, and of the content that the items have now."""
     try:
         description = read_description(plan.folder, number)
-        if description["dtype"] != _DTYPES[plan.source.dtype]:
+        if description["dtype"] != DTYPES[plan.source.dtype]:
             return False
         identity = plan.source.content.identity(plan.items(number, block))
         if description["content"] != identity:
@@ -378,6 +341,12 @@ def _await(notes: parallel.Notes, key: str) -> str:
         _stop_if_failed(notes)
         time.sleep(_POLL_SECONDS)
     return text
+
+
+def _meet(notes: parallel.Notes, key: str, text: str = "") -> list[str]:
+    """Leave a text and wait until all processes have; returns theirs, in rank order."""
+    notes.leave(f"{key} {parallel.rank()}", text)
+    return [_await(notes, f"{key} {rank}") for rank in range(parallel.world_size())]
 
 
 def _tell_failure(notes: parallel.Notes, error: Exception) -> None:
