@@ -76,7 +76,8 @@ def main() -> None:
     print("| batch | slots | encoded | ms per user | ids | ratio | processor |")
     print("| --- |" + " --- |" * 6)
     with tempfile.TemporaryDirectory() as folder:
-        world = write_world(Path(folder), items=options.tail_items)
+        windows = max([4500, *(4 * batch for batch in options.batches)])  # so that all are full
+        world = write_world(Path(folder), items=options.tail_items, windows=windows)
         for batch in options.batches:
             clock, ours, _ = compare(TAIL, world, batch, 3)
             print(

@@ -17,10 +17,10 @@ from folder_world import (
 )
 
 from recbole_morec.convert import _output, _pipeline
-from recbole_morec.convert._locked import held
 from recbole_morec.data.atomic import (
     read_content,
 )
+from recbole_morec.data.held import held
 from recbole_morec.errors import DataError
 
 

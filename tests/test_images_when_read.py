@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_world
+from PIL import Image
 from test_state_store import ITEMS, Encoder, Numbers
 
 from recbole_morec.config import MoRecConfig
@@ -147,6 +148,18 @@ def test_states_of_grey_images_serve_those_who_allow_them(own_world, monkeypatch
         adapter_of(settings, **FROZEN).prepare()
     monkeypatch.setattr(state_making.StateSource, "_encode", None)  # nothing is encoded again
     adapter_of(settings, **FROZEN, bad_images="blank").prepare()
+
+
+def test_states_of_an_image_that_only_decoding_finds_damaged_are_of_grey(own_world):
+    settings, folder = own_world
+    path = folder / "images" / "red1.png"
+    with Image.open(path) as image:
+        image.convert("RGB").save(path, format="BMP")
+    path.write_bytes(path.read_bytes()[:1000])  # its head is whole
+    settings = {**settings, **FROZEN, "image_cache_gb": 0}
+    adapter_of(settings, bad_images="blank").prepare()
+    with pytest.raises(UnreadableImagesError, match="red1"):
+        adapter_of(settings).prepare()
 
 
 def test_a_reader_travels_to_another_process(own_world):

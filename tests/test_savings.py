@@ -73,6 +73,9 @@ def test_what_is_not_on_is_not_said(settings):
     assert "at a time" not in line(settings, item_encoder="image", encode_chunk=64)  # of 40 items
     for changes in ({"text_buckets": False}, {"train_layers": "none"}):
         assert "like length" not in line(settings, item_encoder="text", **changes)
+    for fusion, buckets in (("concat", True), ("co_attention", False), ("merged_attention", False)):
+        said = line(settings, item_encoder="image+text", fusion=fusion)
+        assert ("like length" in said) == buckets
 
 
 def test_a_stock_model_with_content_counts_its_items(settings):

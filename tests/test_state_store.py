@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from recbole_morec.data.content import ContentReader, state_files, state_making, state_source
 from recbole_morec.data.content.state_making import StatesError, stored_states
 from recbole_morec.data.content.state_store import StateStore
+from recbole_morec.data.held import held
 from recbole_morec.errors import DataError
 
 ITEMS = 1 + 50
@@ -155,14 +157,45 @@ def test_what_it_takes_is_said_before_a_block_is_written(world, caplog, monkeypa
 
 
 def test_the_time_is_that_of_all_items(world, caplog, monkeypatch):
-    made, _, _, _ = world
-    clock = iter([10.0, 12.0])  # a tile of 5 items takes 2 s
-    monkeypatch.setattr(
-        state_making, "time", SimpleNamespace(perf_counter=lambda: next(clock), sleep=time.sleep)
-    )
+    _, numbers, _, folder = world
+    clock = threading.local()  # of each thread, so that what runs at the same time adds nothing
+
+    def tell():
+        return getattr(clock, "now", 0.0)
+
+    def fetch(items):
+        clock.now = tell() + 8
+        return Numbers().fetch(items)
+
+    def encode(content):
+        clock.now = tell() + 2
+        return Encoder()(content)
+
+    monkeypatch.setattr(state_source, "usable_cpus", lambda: 4)
+    monkeypatch.setattr(state_source, "time", SimpleNamespace(perf_counter=tell))
+    monkeypatch.setattr(numbers, "fetch", fetch)
     with caplog.at_level(logging.INFO):
-        made()
-    assert "in about 20 s" in caplog.text
+        stored_states(folder, ITEMS, ContentReader([numbers]), encode, device=CPU)
+    # 10 tiles, each read in 8 s by one of four threads and encoded in 2 s.
+    assert "in about 40 s" in caplog.text
+
+
+def test_content_that_changes_while_it_is_encoded_is_encoded_again(world):
+    made, numbers, encoder, folder = world
+    encode = Encoder.__call__
+
+    def changing(content):
+        if 22 in content["items"] and numbers.numbers[20] == 20:
+            numbers.numbers[20] = 99  # read already
+        return encode(encoder, content)
+
+    content = ContentReader([numbers])
+    store = stored_states(folder, ITEMS, content, changing, device=CPU, dtype=torch.float32)
+    assert store.fetch(np.array([20]))[0][0, 0, 0] == 99
+    assert encoder.encoded[8:] == [*range(1, 32), *range(16, ITEMS)]
+    encoder.encoded.clear()
+    made(dtype=torch.float32)
+    assert encoder.encoded == []
 
 
 @pytest.mark.parametrize(
@@ -397,6 +430,19 @@ def test_a_mask_that_does_not_fit_is_told(tmp_path, shape, mask, said):
 # --- two runs -----------------------------------------------------------------------------------
 
 
+def in_thread(work):
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_a_second_run_waits_for_the_first(world, caplog):
     made, _, encoder, folder = world
     release, first = threading.Event(), []
@@ -404,37 +450,59 @@ def test_a_second_run_waits_for_the_first(world, caplog):
     def slowly(content):
         first.extend(content["items"].tolist())
         if len(first) > 8 + 20:
-            release.wait(30)
+            release.wait(60)
         return Encoder()(content)
 
     def one_run():
         stored_states(folder, ITEMS, ContentReader([Numbers()]), slowly, device=CPU)
 
-    other = threading.Thread(target=one_run)
-    other.start()
-    try:
-        while not list(folder.glob("block-000000.json")):
-            time.sleep(0.01)
-        with caplog.at_level(logging.INFO):
-            mine = threading.Thread(target=made)
-            mine.start()
-            while "waiting for another run" not in caplog.text:
-                time.sleep(0.01)
-    finally:
-        release.set()
-        other.join()
-    mine.join()
+    other = in_thread(one_run)
+    until((folder / "block-000000.json").exists)
+    with caplog.at_level(logging.INFO):
+        mine = in_thread(made)
+        until(lambda: "waiting for another run" in caplog.text)
+    release.set()
+    for thread in (other, mine):
+        thread.join(60)
+        assert not thread.is_alive()
     assert encoder.encoded == []  # but read
     assert len(first) == 8 + 50  # the first ones tell the size
     assert made().fetch(np.array([50]))[0][0, 0, 0] == 50
 
 
-def test_without_locks_it_is_made_all_the_same(world, monkeypatch):
-    def refuse(self, timeout):
-        raise NotImplementedError
+def test_what_another_run_made_before_this_one_was_alone_is_read(world, monkeypatch):
+    made, _, encoder, folder = world
+    look = state_making._unsound
+
+    def looked(plan):
+        found = look(plan)
+        monkeypatch.setattr(state_making, "_unsound", look)
+        stored_states(folder, ITEMS, ContentReader([Numbers()]), Encoder(), device=CPU)
+        return found
+
+    monkeypatch.setattr(state_making, "_unsound", looked)
+    assert made().fetch(np.array([50]))[0][0, 0, 0] == 50
+    assert encoder.encoded == []
+
+
+def test_a_run_that_waits_hears_of_failures(world, monkeypatch):
+    def failed(notes):
+        raise Interrupted
+
+    made, _, _, folder = world
+    folder.mkdir()
+    monkeypatch.setattr(state_making, "_stop_if_failed", failed)
+    with held(folder), pytest.raises(Interrupted):
+        made()
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_without_locks_it_is_made_all_the_same(world, monkeypatch, error):
+    def refuse(descriptor, how):
+        raise OSError(error, os.strerror(error))
 
     made, _, encoder, _ = world
-    monkeypatch.setattr(state_making.FileLock, "acquire", refuse)
+    monkeypatch.setattr("recbole_morec.data.held.fcntl.flock", refuse)
     made()
     assert written(encoder) == list(range(1, ITEMS))
 
@@ -449,18 +517,19 @@ def share(rank, case, folder, results):
     numbers, encoder = Numbers(), Encoder()
     if case == "changed":
         numbers.numbers[20] = 99
-    encode = encoder
+    encode, found = encoder, {}
     if rank == 1 and case != "shared":
 
         def encode(content):
             time.sleep(0.3)
+            with held(folder) as free:  # not by this run's first process, which is ready
+                found["free"] = found.get("free", False) or free
             if case == "full" and len(encoder.encoded) > 8:
                 raise OSError(28, "No space left on device")
             if case == "wrong":
                 raise ZeroDivisionError("of the encoder")
             return encoder(content)
 
-    found = {}
     try:
         store = stored_states(folder, ITEMS, ContentReader([numbers]), encode, device=CPU)
         found["values"] = store.fetch(np.arange(1, ITEMS))[0]
@@ -510,6 +579,7 @@ def test_a_slow_process_is_waited_for(world, tmp_path):
     _, _, _, folder = world
     one, two = both("slow", folder, tmp_path)
     assert torch.equal(one["values"], two["values"])
+    assert two["free"] is False
 
 
 @pytest.mark.parametrize("case", ["full", "wrong"])

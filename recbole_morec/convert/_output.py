@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from recbole_morec.convert._locked import held
+from recbole_morec.data.held import held
 from recbole_morec.errors import DataError
 
 REPORT_FILE = "convert_report.json"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recbole_morec.convert._locked import held
 from recbole_morec.data.content.image_store import (
     INDEX,
     MANIFEST,
@@ -27,6 +26,7 @@ from recbole_morec.data.content.image_store import (
     open_batch,
     record_crc,
 )
+from recbole_morec.data.held import held
 from recbole_morec.errors import DataError
 
 _NOTES = b"recbole_morec"

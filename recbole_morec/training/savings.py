@@ -12,6 +12,7 @@ from recbole_morec.errors import counted
 from recbole_morec.item_encoders.attention import attention_of
 from recbole_morec.item_encoders.backbone import BackboneEncoder
 from recbole_morec.item_encoders.freezing import find_units
+from recbole_morec.item_encoders.fusion import FusionEncoder
 from recbole_morec.item_encoders.stored import Stored, backbones_of
 from recbole_morec.item_encoders.text import TextEncoder
 from recbole_morec.models.adapter import ModelAdapter
@@ -68,9 +69,10 @@ def _encoding(adapter: ModelAdapter, plan: Plan, config: Any) -> list[str]:
         said.append(f"{plan.chunk} at a time and again on the way back")
     stored = adapter.stored.by_encoder if adapter.stored else {}
     said += [f"{encoder.name}: {each.what} are read" for encoder, each in stored.items()]
-    members = backbones_of(adapter.item_encoder)
-    read = {member for member, each in stored.items() if each.prefix is None}
-    if any(isinstance(member, TextEncoder) and member.by_length for member in {*members} - read):
+    encoder = adapter.item_encoder
+    members = backbones_of(encoder)
+    by_token = isinstance(encoder, FusionEncoder) and encoder.join.reads_tokens
+    if any(_by_length(member, stored.get(member)) for member in members) and not by_token:
         said.append("texts of like length together")
     passes = [_passes(member, stored.get(member)) for member in members]
     if passes and all(passes):
@@ -82,6 +84,12 @@ def _encoding(adapter: ModelAdapter, plan: Plan, config: Any) -> list[str]:
         elif whole > left:
             said.append(f"{whole / left:.1f} times fewer block passes")
     return said
+
+
+def _by_length(encoder: BackboneEncoder, stored: Stored | None) -> bool:
+    """Whether it computes texts in each step, in buckets."""
+    computes = stored is None or stored.prefix is not None
+    return computes and isinstance(encoder, TextEncoder) and encoder.by_length
 
 
 def _passes(encoder: BackboneEncoder, stored: Stored | None) -> tuple[int, int] | None:

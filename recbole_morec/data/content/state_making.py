@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from recbole_morec import parallel
@@ -50,6 +49,7 @@ from recbole_morec.data.content.state_source import (
     tiles_of,
 )
 from recbole_morec.data.content.state_store import StateStore
+from recbole_morec.data.held import held
 from recbole_morec.errors import DataError, refused
 
 BLOCK = 1024  # the most items of a block
@@ -59,7 +59,8 @@ _SHARES = 32  # blocks that a small store has at least, for several processes to
 _TRIAL = 8  # items that tell the size of states, and warm up
 _ROOM = 0.05, 256 * 2**20  # kept free for checkpoints: share of the store, and bytes
 _POLL_SECONDS = 0.1
-_LOCK_SECONDS = 1.0
+_HOLD_SECONDS = 0.5
+_DAMAGED = "damaged"
 _log = logging.getLogger(__name__)
 
 _TOLD = DataError, StatesError, UnreadableImagesError  # failures that every process raises alike
@@ -127,6 +128,10 @@ class _Plan:
         """Before they are read: whether any became grey, so that blocks may be of these."""
         return self.source.content.prepare(self.progress)
 
+    def identity(self, number: int, block: int) -> str:
+        """Of the content that the items of a block have now."""
+        return self.source.content.identity(self.items(number, block))
+
     def items(self, number: int, block: int) -> np.ndarray:
         """The items of a block, without padding (id 0, which has no states)."""
         return np.arange(max(1, number * block), min((number + 1) * block, self.item_num))
@@ -134,70 +139,88 @@ class _Plan:
 
 def _open_whole(plan: _Plan) -> StateStore | None:
     """The store, unless a process finds that a block is lacking."""
-    try:
-        lacks = bool(_unsound(plan, read_block_size(plan.folder)))
-    except (OSError, ValueError, KeyError, TypeError):
-        lacks = True
+    block, unsound = _unsound(plan)
+    lacks = block is None or bool(_still_unsound(plan, unsound, block))
     return None if any(parallel.gather_objects(lacks)) else StateStore(plan.folder, plan.item_num)
 
 
 def _make(plan: _Plan) -> StateStore:
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    sweep(plan.folder)
-    if parallel.rank() == 0:
-        plan.notes.leave("block", str(_block_size(plan)))
-    block = int(_await(plan.notes, "block"))
-    lacking = _lacking(plan, block, "at first")
-    if lacking:
-        with _no_other_run(plan) as waited:
-            if waited:  # for a run that has made some of them, or all
-                lacking = _lacking(plan, block, "now")
-            _make_share(plan, lacking, block)
-            # Only now every block is of the content that its items have, and undamaged.
-            _meet(plan.notes, "done")
+    block, unsound = _unsound(plan)
+    if any(_meet(plan.notes, "whole", "" if block and not unsound else "lacks some")):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        with _no_other_run(plan):
+            _complete(plan, block, unsound)
     return StateStore(plan.folder, plan.item_num)
 
 
+def _complete(plan: _Plan, block: int | None, unsound: list[int]) -> None:
+    """Make what is lacking.
+
+    Args:
+        plan: of the store, which no other run makes meanwhile.
+        block, unsound: what this process has found before it was alone (:func:`_unsound`).
+    """
+    sweep(plan.folder)
+    if parallel.rank() == 0:
+        plan.notes.leave("block", str(_block_size(plan)))
+    size = int(_await(plan.notes, "block"))
+    unsound = _still_unsound(plan, unsound if size == block else _own(plan, size), size)
+    each = _meet(plan.notes, "lacking", json.dumps(unsound))
+    lacking = sorted(itertools.chain.from_iterable(map(json.loads, each)))
+    _make_share(plan, lacking, size)
+    # Only now every block is of the content that its items have, and undamaged.
+    _meet(plan.notes, "done")
+
+
 @contextlib.contextmanager
-def _no_other_run(plan: _Plan) -> Iterator[bool]:
-    """Within it no other run makes blocks of this store; whether one had to be waited for."""
-    with contextlib.ExitStack() as held:
+def _no_other_run(plan: _Plan) -> Iterator[None]:
+    """Wait until no other run makes blocks of this store; within it none begins to."""
+    with contextlib.ExitStack() as stack:
         if parallel.rank() == 0:
-            waited = _lock(held, plan)
-            plan.notes.leave("alone", "after another" if waited else "")
-        yield bool(_await(plan.notes, "alone"))
+            _hold(plan, stack)
+            plan.notes.leave("alone", "")
+        _await(plan.notes, "alone")
+        yield
 
 
-def _lock(held: contextlib.ExitStack, plan: _Plan) -> bool:
-    """Lock the store until ``held`` is closed; returns whether another run had it."""
-    lock, waited = FileLock(plan.folder / "making.lock"), False
-    while True:
-        try:
-            held.enter_context(lock.acquire(timeout=_LOCK_SECONDS if waited else 0))
-            return waited
-        except NotImplementedError:  # a file system without locks: both make what lacks
-            return False
-        except Timeout:
-            if not waited:
-                _log.info("waiting for another run that makes the states of %s", plan.folder)
-            waited = True
-            _stop_if_failed(plan.notes)
+def _hold(plan: _Plan, stack: contextlib.ExitStack) -> None:
+    """Hold the store's folder until ``stack`` is closed."""
+    for attempt in itertools.count():
+        with contextlib.ExitStack() as trial:
+            if trial.enter_context(held(plan.folder)):
+                stack.push(trial.pop_all())
+                return
+        if attempt == 0:
+            _log.info("waiting for another run that makes the states in %s", plan.folder)
+        _stop_if_failed(plan.notes)
+        time.sleep(_HOLD_SECONDS)
 
 
-def _lacking(plan: _Plan, block: int, when: str) -> list[int]:
-    """The blocks that are lacking or damaged; each process looks at some."""
-    each = _meet(plan.notes, f"lacking {when}", json.dumps(_unsound(plan, block)))
-    return sorted(itertools.chain.from_iterable(map(json.loads, each)))
-
-
-def _unsound(plan: _Plan, block: int) -> list[int]:
-    """Those of the blocks that this process looks at."""
+def _own(plan: _Plan, block: int) -> list[int]:
+    """The blocks that this process looks at."""
     count = math.ceil(plan.item_num / block)
-    own = range(parallel.rank(), count, parallel.world_size())
-    unsound = [number for number in own if not _is_sound(plan, number, block)]
-    if unsound and plan.look_at_images():
-        unsound = [number for number in unsound if not _is_sound(plan, number, block)]
-    return unsound
+    return list(range(parallel.rank(), count, parallel.world_size()))
+
+
+def _unsound(plan: _Plan) -> tuple[int | None, list[int]]:
+    """Items of a block, where that can be told, and which of this process's are not sound."""
+    try:
+        block = read_block_size(plan.folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, []
+    return block, [number for number in _own(plan, block) if _fault(plan, number, block)]
+
+
+def _still_unsound(plan: _Plan, unsound: list[int], block: int) -> list[int]:
+    """Those of the blocks that are lacking when images which become grey are known."""
+    if not unsound:
+        return []
+    plan.look_at_images()
+    faults = {number: _fault(plan, number, block) for number in unsound}
+    for number, fault in faults.items():
+        if fault == _DAMAGED:
+            _log.warning("%s is damaged and not read", values_file(plan.folder, number))
+    return [number for number, fault in faults.items() if fault]
 
 
 def _make_share(plan: _Plan, lacking: list[int], block: int) -> None:
@@ -206,49 +229,53 @@ def _make_share(plan: _Plan, lacking: list[int], block: int) -> None:
     if not share:
         return
     plan.look_at_images()
-    # Before anything is read ahead: what changes meanwhile is then seen at the next start.
-    identities = [plan.source.content.identity(plan.items(number, block)) for number in share]
+    # Before anything is read ahead, so that what changes meanwhile is seen.
+    identities = [plan.identity(number, block) for number in share]
     tiles = [tiles_of(plan.items(number, block)) for number in share]
-    encoded = plan.source.encoded(itertools.chain.from_iterable(tiles))
     total = sum(len(plan.items(number, block)) for number in share)
-    hidden = None if plan.progress else True
-    with tqdm(total=total, desc="states", unit="item", disable=hidden, leave=False) as bar:
+    bar = tqdm(
+        total=total, desc="states", unit="item", disable=None if plan.progress else True,
+        leave=False,
+    )  # fmt: skip
+    ahead = plan.source.encoded(itertools.chain.from_iterable(tiles))
+    with bar, contextlib.closing(ahead):
         for number, identity, its_tiles in zip(share, identities, tiles, strict=True):
-            own = itertools.islice(encoded, len(its_tiles))
+            own = itertools.islice(ahead, len(its_tiles))
             if number == lacking[0]:
                 own = _announced(plan, own, lacking, block)
                 plan.notes.leave("announced", "")
             _await(plan.notes, "announced")
-            _write(plan, number, identity, _counted(plan.notes, bar, own))
+            own = _counted(plan.notes, own, bar)
+            while not _write(plan, number, block, identity, own):
+                identity = plan.identity(number, block)
+                own = _counted(plan.notes, plan.source.encoded(its_tiles))
 
 
-def _counted(notes: parallel.Notes, bar: tqdm, tiles: Iterator[Tile]) -> Iterator[Tile]:
+def _counted(
+    notes: parallel.Notes, tiles: Iterator[Tile], bar: tqdm | None = None
+) -> Iterator[Tile]:
     """The tiles; each moves the bar, and none follows after another process has failed."""
     for values, lengths in tiles:
         _stop_if_failed(notes)
         yield values, lengths
-        bar.update(len(lengths))
+        if bar is not None:
+            bar.update(len(lengths))
 
 
 def _announced(
-    plan: _Plan,
-    tiles: Iterator[Tile],
-    lacking: list[int],
-    block: int,
+    plan: _Plan, tiles: Iterator[Tile], lacking: list[int], block: int
 ) -> Iterator[Tile]:
     """The tiles, after saying what the blocks that all processes lack will take.
 
     Raises:
         DataError: the disk has no room for them.
     """
-    if not plan.source.warm:
+    if not plan.source.item_seconds:  # the first ones take longer
         plan.source.tile(plan.items(lacking[0], block)[:_TRIAL])
-    started = time.perf_counter()
     first = next(tiles)
-    seconds = time.perf_counter() - started
     items = sum(len(plan.items(number, block)) for number in lacking)
     total = items * first[0].nbytes / len(first[1])
-    seconds *= items / len(first[1]) / min(parallel.world_size(), len(lacking))
+    seconds = items * plan.source.item_seconds / min(parallel.world_size(), len(lacking))
     _check_room(plan.folder, items, total, lacking)
     _log.info(
         "states of %d items: %.2f GiB, computed once in about %.0f s, into %s",
@@ -293,7 +320,9 @@ def _block_size(plan: _Plan) -> int:
     return block
 
 
-def _write(plan: _Plan, number: int, identity: str, tiles: Iterator[Tile]) -> None:
+def _write(plan: _Plan, number: int, block: int, identity: str, tiles: Iterator[Tile]) -> bool:
+    """Write a block of content of this identity; returns whether the content still has it. If not,
+    an image broke when it was decoded, or a file was changed, and the block counts as lacking."""
     file, crc32, width = values_file(plan.folder, number), 0, 0
     lengths = [0] if number == 0 else []
     with replacing(file) as partial, partial.open("wb") as out:
@@ -304,6 +333,8 @@ def _write(plan: _Plan, number: int, identity: str, tiles: Iterator[Tile]) -> No
             lengths += more
         out.flush()
         os.fsync(out.fileno())
+    if plan.identity(number, block) != identity:
+        return False
     description = {
         "content": identity,
         "crc32": crc32,
@@ -313,23 +344,22 @@ def _write(plan: _Plan, number: int, identity: str, tiles: Iterator[Tile]) -> No
     }
     with replacing(description_file(plan.folder, number)) as partial:
         partial.write_text(json.dumps(description), encoding="utf-8")
+    return True
 
 
-def _is_sound(plan: _Plan, number: int, block: int) -> bool:
-    """Whether a block is there, undamaged, and of the content that the items have now."""
+def _fault(plan: _Plan, number: int, block: int) -> str | None:
+    """Why a block cannot be read: it is not there, damaged, or of other content than the items
+    have now; ``None`` if nothing is wrong with it."""
     try:
         description = read_description(plan.folder, number)
         if description["dtype"] != DTYPES[plan.source.dtype]:
-            return False
-        identity = plan.source.content.identity(plan.items(number, block))
-        if description["content"] != identity:
-            return False  # of other content, or of other items: an earlier version's block
-        if checksum(values_file(plan.folder, number)) == description["crc32"]:
-            return True
+            return "of another type"
+        if description["content"] != plan.identity(number, block):
+            return "of other content"  # or of other items: an earlier version's block
+        sound = checksum(values_file(plan.folder, number)) == description["crc32"]
+        return None if sound else _DAMAGED
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    _log.warning("%s is damaged and not read", values_file(plan.folder, number))
-    return False
+        return "lacking"
 
 
 # --- several processes --------------------------------------------------------------------------

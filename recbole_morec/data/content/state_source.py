@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from recbole_morec.errors import DataError, MoRecError
 
 _TILE = 128  # items that are encoded at once
 DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-_AHEAD = 8  # tiles that are read ahead at most, each by a thread: 19 MB of 224 px images each
+_AHEAD = 8  # tiles that are read ahead at most, each by a thread; one of 224 px takes 19 MB
 
 Encode = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor | None]]
 Tile = tuple[np.ndarray, list[int]]  # values [sum of lengths, D], and the length of each item
@@ -38,35 +39,49 @@ class StateSource:
     """Encodes items, a tile of them at a time.
 
     Attributes:
-        warm: it has encoded some, so that the next ones take their usual time.
+        item_seconds: that an item of the newest tile took; 0 before the first one.
     """
 
     content: ContentReader
     encode: Encode
     device: torch.device
     dtype: torch.dtype
-    warm: bool = False
+    item_seconds: float = 0.0
 
     def tile(self, items: np.ndarray) -> Tile:
         """Encode a few items."""
-        return self._encode(items, self.content.fetch(items))
+        return self._encode(items, *self._read(items))
 
     def encoded(self, tiles: Iterable[np.ndarray]) -> Iterator[Tile]:
         """Encode tiles, in order; threads read the next ones meanwhile."""
         threads = min(usable_cpus(), _AHEAD)
-        read: deque[tuple[np.ndarray, Future]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
+        pool, ahead = ThreadPoolExecutor(threads), deque[tuple[np.ndarray, Future]]()
+        try:
             for items in tiles:
-                read.append((items, pool.submit(self.content.fetch, items)))
-                if len(read) > threads:
-                    items, content = read.popleft()
-                    yield self._encode(items, content.result())
-            for items, content in read:
-                yield self._encode(items, content.result())
+                ahead.append((items, pool.submit(self._read, items)))
+                if len(ahead) > threads:
+                    yield self._next(ahead, threads)
+            while ahead:
+                yield self._next(ahead, threads)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _next(self, ahead: deque[tuple[np.ndarray, Future]], threads: int) -> Tile:
+        items, reading = ahead.popleft()
+        content, seconds = reading.result()
+        return self._encode(items, content, seconds / threads)
+
+    def _read(self, items: np.ndarray) -> tuple[dict[str, Tensor], float]:
+        """The content of items, and the seconds that it took."""
+        started = time.perf_counter()
+        content = self.content.fetch(items)
+        return content, time.perf_counter() - started
 
     @torch.no_grad()
-    def _encode(self, items: np.ndarray, fetched: dict[str, Tensor]) -> Tile:
-        states, mask = self.encode({k: v.to(self.device) for k, v in fetched.items()})
+    def _encode(self, items: np.ndarray, content: dict[str, Tensor], seconds: float) -> Tile:
+        """Encode what was read in so many seconds."""
+        started = time.perf_counter()
+        states, mask = self.encode({k: v.to(self.device) for k, v in content.items()})
         if states.ndim != 3 or len(states) != len(items):
             raise StatesError(
                 f"the encoder gives states of shape {list(states.shape)} for {len(items)} items; "
@@ -83,8 +98,8 @@ class StateSource:
         kept = states[mask]
         values = kept.to(self.dtype)
         self._check_finite(kept, values, items, mask)
-        self.warm = True
         values = values.cpu()
+        self.item_seconds = (time.perf_counter() - started + seconds) / len(items)
         if self.dtype == torch.bfloat16:
             values = values.view(torch.int16)
         return values.numpy().view(numpy_dtype(DTYPES[self.dtype])), mask.sum(1).tolist()
