@@ -94,22 +94,19 @@ class ContentReader:
         """Memory that images which are decoded where they are read would take."""
         return sum(reader.full_bytes for reader in self._images if not reader.cached)
 
-    def prepare(self, progress: bool = False) -> bool:
+    def prepare(self, progress: bool = False) -> None:
         """Look at all images before they are read, as :meth:`ImageFolderReader.prepare` does.
+
+        Images that become grey change :meth:`identity`.
 
         Args:
             progress: show a progress bar.
 
-        Returns:
-            Whether images became grey, which changes :meth:`identity`.
-
         Raises:
             UnreadableImagesError: images are damaged and ``bad_images`` is ``error``.
         """
-        bad = sum(len(reader.bad) for reader in self._images)
         for reader in self._images:
             reader.prepare(progress)
-        return sum(len(reader.bad) for reader in self._images) > bad
 
     def release(self) -> None:
         """Give back the memory of decoded images, which nothing is going to read."""

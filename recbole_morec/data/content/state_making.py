@@ -124,9 +124,9 @@ class _Plan:
     notes: parallel.Notes
     progress: bool
 
-    def look_at_images(self) -> bool:
-        """Before they are read: whether any became grey, so that blocks may be of these."""
-        return self.source.content.prepare(self.progress)
+    def look_at_images(self) -> None:
+        """Before they are read, or because blocks may be of those that become grey."""
+        self.source.content.prepare(self.progress)
 
     def identity(self, number: int, block: int) -> str:
         """Of the content that the items of a block have now."""
