@@ -106,9 +106,9 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     cases = {str(place): [*step, *case] for place, case in enumerate(GRADIENTS)}
     for processes in (1, 2):
         start(processes, SCRIPT, str(tmp_path / str(processes)), json.dumps(cases))
-    for name, case in cases.items():
-        _, (loss,), weights = found(tmp_path / "1" / name)
-        results, (same,), others = found(tmp_path / "2" / name)
+    for place, case in enumerate(GRADIENTS):
+        _, (loss,), weights = found(tmp_path / "1" / str(place))
+        results, (same,), others = found(tmp_path / "2" / str(place))
         assert results["training"]["processes"] == 2, case
         assert same == pytest.approx(loss, rel=1e-5), case
         for entry, tensor in weights.items():
