@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def test_states_of_grey_images_serve_those_who_allow_them(own_world, monkeypatch
     adapter_of(settings, **FROZEN, bad_images="blank").prepare()
 
 
-def test_states_of_an_image_that_only_decoding_finds_damaged_are_of_grey(own_world):
+def test_states_of_an_image_that_only_decoding_finds_damaged_are_of_grey(own_world, monkeypatch):
     settings, folder = own_world
     path = folder / "images" / "red1.png"
     with Image.open(path) as image:
@@ -160,6 +161,40 @@ def test_states_of_an_image_that_only_decoding_finds_damaged_are_of_grey(own_wor
     adapter_of(settings, bad_images="blank").prepare()
     with pytest.raises(UnreadableImagesError, match="red1"):
         adapter_of(settings).prepare()
+    monkeypatch.setattr(state_making.StateSource, "_encode", None)  # nothing is encoded again
+    for builds in (True, False):
+        adapter = adapter_of(settings, bad_images="blank")
+        adapter.stored.builds = builds
+        adapter.prepare()
+        assert adapter.stored.by_encoder
+
+
+@pytest.mark.parametrize("cache", [1, 0])
+def test_an_image_that_changes_while_it_is_encoded_is_never_taken_for_the_new_one(
+    own_world, monkeypatch, cache
+):
+    settings, folder = own_world
+    settings = {**settings, **FROZEN, "image_cache_gb": cache, "states_dtype": "fp32"}
+    images_of = folder / "images"
+    encode, changed = state_making.StateSource._encode, []
+
+    def changing(self, items, *rest):
+        if not changed:
+            changed.append(True)
+            shutil.copy(images_of / "blue1.png", images_of / "red1.png")
+            os.utime(images_of / "red1.png", (1, 1))
+        return encode(self, items, *rest)
+
+    monkeypatch.setattr(state_making.StateSource, "_encode", changing)
+    adapter_of(settings).prepare()
+    later = adapter_of(settings)
+    later.prepare()
+    shutil.rmtree(folder / "prepared")
+    afresh = adapter_of(settings)
+    afresh.prepare()
+    items = np.arange(1, afresh.dataset.item_num)
+    for key, value in afresh.content.fetch(items).items():
+        assert torch.equal(later.content.fetch(items)[key], value), key
 
 
 def test_a_reader_travels_to_another_process(own_world):
@@ -203,19 +238,12 @@ def test_processes_that_evaluate_agree_on_the_store(monkeypatch, tmp_path):
     here = {"device": torch.device("cpu"), "dtype": torch.float32}
     stored_states(tmp_path / "s", ITEMS, content, Encoder(), **here)
     next((tmp_path / "s").glob("block-000000.json")).unlink()
-    found = {}
-    meeting, lacking = threading.Barrier(2), [False, False]
-
-    def gather(value):
-        lacking[local.rank] = value
-        meeting.wait(10)
-        return list(lacking)
-
+    found, left = {}, {}
     local = threading.local()
-    monkeypatch.setattr(state_making.parallel, "Notes", lambda subject: None)
+    notes = SimpleNamespace(leave=left.__setitem__, read=left.get)
+    monkeypatch.setattr(state_making.parallel, "Notes", lambda subject: notes)
     monkeypatch.setattr(state_making.parallel, "world_size", lambda: 2)
     monkeypatch.setattr(state_making.parallel, "rank", lambda: local.rank)
-    monkeypatch.setattr(state_making.parallel, "gather_objects", gather)
 
     def process(rank):
         local.rank = rank

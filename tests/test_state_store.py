@@ -198,6 +198,18 @@ def test_content_that_changes_while_it_is_encoded_is_encoded_again(world):
     assert encoder.encoded == []
 
 
+def test_content_that_keeps_changing_is_an_error(world, caplog):
+    _, numbers, encoder, folder = world
+
+    def changing(content):
+        numbers.numbers[20] += 1
+        return encoder(content)
+
+    with pytest.raises(DataError, match=r"block-000001.*keeps changing"):
+        stored_states(folder, ITEMS, ContentReader([numbers]), changing, device=CPU)
+    assert caplog.text.count("its items changed meanwhile") == 3
+
+
 @pytest.mark.parametrize(
     ("item_num", "size", "block"),
     [
@@ -458,8 +470,9 @@ def test_a_second_run_waits_for_the_first(world, caplog):
 
     other = in_thread(one_run)
     until((folder / "block-000000.json").exists)
+    read = []
     with caplog.at_level(logging.INFO):
-        mine = in_thread(made)
+        mine = in_thread(lambda: read.append(made()))
         until(lambda: "waiting for another run" in caplog.text)
     release.set()
     for thread in (other, mine):
@@ -467,7 +480,7 @@ def test_a_second_run_waits_for_the_first(world, caplog):
         assert not thread.is_alive()
     assert encoder.encoded == []  # but read
     assert len(first) == 8 + 50  # the first ones tell the size
-    assert made().fetch(np.array([50]))[0][0, 0, 0] == 50
+    assert read[0].fetch(np.array([50]))[0][0, 0, 0] == 50
 
 
 def test_what_another_run_made_before_this_one_was_alone_is_read(world, monkeypatch):
@@ -492,18 +505,28 @@ def test_a_run_that_waits_hears_of_failures(world, monkeypatch):
     made, _, _, folder = world
     folder.mkdir()
     monkeypatch.setattr(state_making, "_stop_if_failed", failed)
-    with held(folder), pytest.raises(Interrupted):
-        made()
+    ended = []
+
+    def run():
+        with pytest.raises(Interrupted):
+            made()
+        ended.append(True)
+
+    with held(folder / "making.lock"):
+        in_thread(run).join(60)
+    assert ended
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
-def test_without_locks_it_is_made_all_the_same(world, monkeypatch, error):
+def test_without_locks_it_is_made_all_the_same(world, monkeypatch, caplog, error):
     def refuse(descriptor, how):
         raise OSError(error, os.strerror(error))
 
     made, _, encoder, _ = world
     monkeypatch.setattr("recbole_morec.data.held.fcntl.flock", refuse)
-    made()
+    with caplog.at_level(logging.INFO):
+        made()
+    assert "cannot be locked" in caplog.text
     assert written(encoder) == list(range(1, ITEMS))
 
 
@@ -522,7 +545,9 @@ def share(rank, case, folder, results):
 
         def encode(content):
             time.sleep(0.3)
-            with held(folder) as free:  # not by this run's first process, which is ready
+            with held(
+                folder / "making.lock"
+            ) as free:  # not by this run's first process, which is ready
                 found["free"] = found.get("free", False) or free
             if case == "full" and len(encoder.encoded) > 8:
                 raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""A folder that one process works in; the lock ends with the process, however it ends."""
+"""A place that one process works in; the lock ends with the process, however it ends."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ except ImportError:  # Windows has no such locks
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Hold a folder; yields False where another process holds it.
+def held(path: Path) -> Iterator[bool]:
+    """Hold a folder, or a file that is made for it; yields False where another process holds it.
 
-    On file systems without locks (NFS, often) every process is told that it holds it.
+    Raises:
+        OSError: it cannot be opened, or the file system has no such locks (NFS has them for files
+            that can be written, and none for folders).
     """
     if fcntl is None:
         yield True
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        yield _lock(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -20,8 +21,7 @@ _OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
 }
-# One pass over a parameter and its state instead of one per operation.
-_FUSED, _FUSED_ON = ("adam", "adamw"), ("cpu", "cuda")
+_FUSED = ("adam", "adamw")  # one pass over a parameter and its state instead of one per operation
 
 
 def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
@@ -65,12 +65,11 @@ def parameter_groups(model: nn.Module, config: Any) -> list[dict[str, Any]]:
 
 def build_optimizer(groups: list[dict[str, Any]], config: Any) -> Optimizer:
     """The optimiser that ``learner`` names, over the given groups, fused where that exists."""
-    learner, parameters = config["learner"], [p for group in groups for p in group["params"]]
-    fused = learner in _FUSED and all(
-        p.device.type in _FUSED_ON and p.is_floating_point() for p in parameters
-    )
-    options = {"fused": True} if fused else {}  # elsewhere torch chooses
-    return _OPTIMIZERS[learner](groups, lr=config["learning_rate"], **options)
+    kind, rate = _OPTIMIZERS[config["learner"]], config["learning_rate"]
+    if config["learner"] in _FUSED:
+        with contextlib.suppress(RuntimeError):  # of a device that has no such kernels
+            return kind(groups, lr=rate, fused=True)
+    return kind(groups, lr=rate)
 
 
 def build_scheduler(

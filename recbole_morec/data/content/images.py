@@ -103,6 +103,7 @@ class ImageFolderReader:
         self._reported: set[int] = set()
         self._looked = False  # at all images
         self._cache: np.ndarray | None = None
+        self._decoded: list[bytes] | None = None  # identities of the images in the cache
         self._bytes = open_image_bytes(self.folder)
 
     def __len__(self) -> int:
@@ -157,7 +158,7 @@ class ImageFolderReader:
 
     def release(self) -> None:
         """Give back the memory of the decoded images; what is read from now on is decoded anew."""
-        self._cache = None
+        self._cache = self._decoded = None
 
     def verify(self, progress: bool = False) -> None:
         """Read every image once and look for damage, without keeping or decoding the good ones.
@@ -192,20 +193,29 @@ class ImageFolderReader:
         if self.full_bytes > self.cache_bytes:
             return False
         cache = np.full((len(self), 3, self.size, self.size), GREY, dtype=np.uint8)
-        self._handle(self._scan(lambda item: self._decode_into(cache[item], item), progress))
+        decoded: list[bytes] = [b""] * len(self)
+
+        def decode(item: int) -> str | None:
+            decoded[item] = self.identity(item)  # before it is read
+            return self._decode_into(cache[item], item)
+
+        self._handle(self._scan(decode, progress))
         cache.flags.writeable = False
-        self._cache, self._looked = cache, True
+        self._cache, self._decoded, self._looked = cache, decoded, True
         return True
 
     def identity(self, item: int) -> bytes:
         """Bytes that change where the image of an item does, without decoding it.
 
         Those of an image that became grey are others than before it was looked at, so that what was
-        made of grey ones is not taken for what the images give.
+        made of grey ones is not taken for what the images give. Those of an image in memory are of
+        the file that was decoded.
         """
         path = self.paths[item]
         if path is None or item in self._reported:
             return b"grey"
+        if self._decoded is not None:
+            return self._decoded[item]
         return f"{path}\0{self._bytes.identity(path)}".encode()
 
     def fetch(self, items: np.ndarray) -> np.ndarray:

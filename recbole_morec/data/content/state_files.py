@@ -69,7 +69,7 @@ def replacing(file: Path) -> contextlib.AbstractContextManager[Path]:
 
 def sweep(folder: Path) -> None:
     """Remove what processes left that were killed while they wrote."""
-    with contextlib.suppress(OSError):  # a store that is whole may lie where nothing can be written
+    with contextlib.suppress(OSError):  # where nothing can be written, writing says so
         for partial in folder.glob("*.partial"):
             if _is_abandoned(partial):
                 partial.unlink(missing_ok=True)

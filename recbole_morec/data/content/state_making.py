@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,8 @@ _TRIAL = 8  # items that tell the size of states, and warm up
 _ROOM = 0.05, 256 * 2**20  # kept free for checkpoints: share of the store, and bytes
 _POLL_SECONDS = 0.1
 _HOLD_SECONDS = 0.5
-_DAMAGED = "damaged"
+_DAMAGED, _OTHER_CONTENT = "damaged", "of other content"
+_TRIES = 3  # to encode content that changes meanwhile
 _log = logging.getLogger(__name__)
 
 _TOLD = DataError, StatesError, UnreadableImagesError  # failures that every process raises alike
@@ -141,7 +142,8 @@ def _open_whole(plan: _Plan) -> StateStore | None:
     """The store, unless a process finds that a block is lacking."""
     block, unsound = _unsound(plan)
     lacks = block is None or bool(_still_unsound(plan, unsound, block))
-    return None if any(parallel.gather_objects(lacks)) else StateStore(plan.folder, plan.item_num)
+    each = _meet(plan.notes, "whole", "lacks some" if lacks else "")
+    return None if any(each) else StateStore(plan.folder, plan.item_num)
 
 
 def _make(plan: _Plan) -> StateStore:
@@ -184,10 +186,18 @@ def _no_other_run(plan: _Plan) -> Iterator[None]:
 
 
 def _hold(plan: _Plan, stack: contextlib.ExitStack) -> None:
-    """Hold the store's folder until ``stack`` is closed."""
+    """Hold the store's lock until ``stack`` is closed."""
     for attempt in itertools.count():
         with contextlib.ExitStack() as trial:
-            if trial.enter_context(held(plan.folder)):
+            try:
+                free = trial.enter_context(held(plan.folder / "making.lock"))
+            except OSError as error:
+                _log.info(
+                    "%s cannot be locked (%s): other runs may make the same states now",
+                    plan.folder, error.strerror,
+                )  # fmt: skip
+                return
+            if free:
                 stack.push(trial.pop_all())
                 return
         if attempt == 0:
@@ -208,19 +218,30 @@ def _unsound(plan: _Plan) -> tuple[int | None, list[int]]:
         block = read_block_size(plan.folder)
     except (OSError, ValueError, KeyError, TypeError):
         return None, []
-    return block, [number for number in _own(plan, block) if _fault(plan, number, block)]
+    return block, list(_faults(plan, _own(plan, block), block))
 
 
 def _still_unsound(plan: _Plan, unsound: list[int], block: int) -> list[int]:
-    """Those of the blocks that are lacking when images which become grey are known."""
-    if not unsound:
-        return []
-    plan.look_at_images()
-    faults = {number: _fault(plan, number, block) for number in unsound}
+    """Those of the blocks that are lacking now, and when images which become grey are known."""
+    faults = _faults(plan, unsound, block)
+    if faults:
+        plan.look_at_images()
+        faults = _faults(plan, faults, block)
+    others = [number for number, fault in faults.items() if fault == _OTHER_CONTENT]
+    for number in others:  # perhaps of images that only decoding finds damaged
+        for items in tiles_of(plan.items(number, block)):
+            plan.source.content.fetch(items)
+    faults |= dict.fromkeys(others) | _faults(plan, others, block)
     for number, fault in faults.items():
         if fault == _DAMAGED:
             _log.warning("%s is damaged and not read", values_file(plan.folder, number))
     return [number for number, fault in faults.items() if fault]
+
+
+def _faults(plan: _Plan, numbers: Iterable[int], block: int) -> dict[int, str | None]:
+    """What is wrong with blocks; those that are sound are left out."""
+    found = {number: _fault(plan, number, block) for number in numbers}
+    return {number: fault for number, fault in found.items() if fault}
 
 
 def _make_share(plan: _Plan, lacking: list[int], block: int) -> None:
@@ -245,10 +266,22 @@ def _make_share(plan: _Plan, lacking: list[int], block: int) -> None:
                 own = _announced(plan, own, lacking, block)
                 plan.notes.leave("announced", "")
             _await(plan.notes, "announced")
-            own = _counted(plan.notes, own, bar)
-            while not _write(plan, number, block, identity, own):
-                identity = plan.identity(number, block)
-                own = _counted(plan.notes, plan.source.encoded(its_tiles))
+            if not _write(plan, number, block, identity, _counted(plan.notes, own, bar)):
+                _write_again(plan, number, block, its_tiles)
+
+
+def _write_again(plan: _Plan, number: int, block: int, tiles: list[np.ndarray]) -> None:
+    """Encode and write a block whose content changed while it was encoded."""
+    for _ in range(_TRIES):
+        _log.warning("%s: its items changed meanwhile", values_file(plan.folder, number))
+        identity = plan.identity(number, block)
+        with contextlib.closing(plan.source.encoded(tiles)) as encoded:
+            if _write(plan, number, block, identity, _counted(plan.notes, encoded)):
+                return
+    raise DataError(
+        f"{values_file(plan.folder, number)}: the content of its items keeps changing while it is "
+        "encoded. Start when the dataset is complete."
+    )
 
 
 def _counted(
@@ -355,7 +388,7 @@ def _fault(plan: _Plan, number: int, block: int) -> str | None:
         if description["dtype"] != DTYPES[plan.source.dtype]:
             return "of another type"
         if description["content"] != plan.identity(number, block):
-            return "of other content"  # or of other items: an earlier version's block
+            return _OTHER_CONTENT  # or of other items: an earlier version's block
         sound = checksum(values_file(plan.folder, number)) == description["crc32"]
         return None if sound else _DAMAGED
     except (OSError, ValueError, KeyError, TypeError):
