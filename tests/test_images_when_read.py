@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import write_world
 from PIL import Image
-from test_state_store import ITEMS, Encoder, Numbers
+from state_store_world import ITEMS, Encoder, Numbers
 
 from recbole_morec.config import MoRecConfig
 from recbole_morec.data.content import ContentReader, UnreadableImagesError, images, state_making
